@@ -262,9 +262,7 @@ class Journal:
 
     # -- reading -----------------------------------------------------------------------------------------
 
-    async def read(
-        self, after_seq: int, limit_rows: int, limit_bytes: int, *, to_seq: int | None = None
-    ) -> list[Row]:
+    async def read(self, after_seq: int, limit_rows: int, limit_bytes: int, *, to_seq: int | None = None) -> list[Row]:
         """Committed rows with after_seq < seq <= to_seq (default: all), in order; bounded, but at least one
         row.
 
@@ -273,9 +271,7 @@ class Journal:
         if self._finished.done():
             raise JournalClosed("journal is closed")
         end = self.committed_seq if to_seq is None else min(to_seq, self.committed_seq)
-        return await self._loop.run_in_executor(
-            self._readers, self._read, after_seq, end, limit_rows, limit_bytes
-        )
+        return await self._loop.run_in_executor(self._readers, self._read, after_seq, end, limit_rows, limit_bytes)
 
     def _read(self, after_seq: int, to_seq: int, limit_rows: int, limit_bytes: int) -> list[Row]:
         if self._reader is None:
@@ -335,12 +331,14 @@ class Journal:
 
     # -- called on the loop by the writer ----------------------------------------------------------------
 
-    def _on_opened(self, store: Store) -> None:
+    def _on_opened(self, store: Store, disk_bytes: int) -> None:
+        self.counters.disk_bytes = disk_bytes
         self.next_seq = store.high_seq + 1
         self.committed_seq = store.high_seq
         self.cursor = store.acknowledged
         self.meta = dict(store.meta)
         self._open = True
+        self._update_writable()
         if not self._opened.done():
             self._opened.set_result(None)
 
@@ -413,8 +411,7 @@ class Journal:
         try:
             store = Store(self.path, keep_s=self.limits.keep_s, dead_letters=self.limits.dead_letters)
             try:
-                self._post(self._on_batch, _Batch(), 0.0, store.used_bytes(), 0, False)
-                self._post(self._on_opened, store)
+                self._post(self._on_opened, store, store.used_bytes())
                 self._write_forever(store)
             finally:
                 store.close()
@@ -433,9 +430,7 @@ class Journal:
             early = used > _EARLY * limits.max_bytes
             more = store.purgeable(now, early=early)
             begun = perf_counter()
-            due = begun - persisted_at >= limits.tick_s and (
-                store.acknowledged != self.cursor or store.unmarked(now)
-            )
+            due = begun - persisted_at >= limits.tick_s and (store.acknowledged != self.cursor or store.unmarked(now))
             if batch.items or more or due or batch.last:
                 purge_rows = max(limits.purge_rows, 2 * len(batch.rows)) if more else 0
                 purged = self._commit(store, batch, now, purge_rows, early)

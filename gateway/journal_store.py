@@ -234,9 +234,7 @@ class Store:
     def purgeable(self, now: float, *, early: bool) -> bool:
         """Whether `commit` with the same arguments would find something to purge (or a mark to drop)."""
         if early:
-            return bool(
-                self._db.execute("SELECT 1 FROM row WHERE seq <= ? LIMIT 1", (self.acknowledged,)).fetchone()
-            )
+            return bool(self._db.execute("SELECT 1 FROM row WHERE seq <= ? LIMIT 1", (self.acknowledged,)).fetchone())
         return bool(self._marks) and self._marks[0][1] <= now - self._keep_s
 
     def unmarked(self, now: float) -> bool:
@@ -257,19 +255,15 @@ class Store:
 
     def _bury(self, seq: int, reason: str, now: float) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO dead_letter "
-            "SELECT seq, topic, payload, retain, ?, ? FROM row WHERE seq = ?",
+            "INSERT OR REPLACE INTO dead_letter SELECT seq, topic, payload, retain, ?, ? FROM row WHERE seq = ?",
             (reason, now, seq),
         )
         self._db.execute(
-            "DELETE FROM dead_letter WHERE seq <= "
-            "(SELECT seq FROM dead_letter ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+            "DELETE FROM dead_letter WHERE seq <= (SELECT seq FROM dead_letter ORDER BY seq DESC LIMIT 1 OFFSET ?)",
             (self._dead_letters,),
         )
 
-    def _purge(
-        self, marks: deque[tuple[int, float]], acknowledged: int, now: float, limit: int, *, early: bool
-    ) -> int:
+    def _purge(self, marks: deque[tuple[int, float]], acknowledged: int, now: float, limit: int, *, early: bool) -> int:
         target = 0
         for seq, at in marks:
             if at > now - self._keep_s:

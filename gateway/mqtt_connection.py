@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ConnectionRefused"]
 
+_WRITE_NOW = 256 << 10  # octets gathered above which the transport gets them at once, so that it can pause us
+
 
 class ConnectionRefused(Exception):  # noqa: N818 - what happened, like ConnectionRefusedError of a socket
     """The broker did not accept the connection, or closed it before it did."""
@@ -66,19 +68,24 @@ class Connection(asyncio.Protocol):
         self._reader = PacketReader()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._out_octets = 0
         self._reason = ""
         self._sent_at = self._heard_at = self._acked_at = clock()
 
     # -- writing -----------------------------------------------------------------------------------------
 
     def send(self, packet: bytes) -> None:
-        """Queue a packet; all packets of one turn of the loop are one write."""
+        """Queue a packet; all packets of one turn of the loop are one write, or some if they are large."""
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packet)
+        self._out_octets += len(packet)
+        if self._out_octets >= _WRITE_NOW:
+            self._flush()
 
     def _flush(self) -> None:
         out, self._out = self._out, []
+        self._out_octets = 0
         if self._transport is not None and out:
             self._sent_at = self._clock()
             self._transport.write(b"".join(out))

@@ -143,6 +143,13 @@ def encode_publish(topic: str, payload: bytes, packet_id: int, retain: bool, pro
     )
 
 
+def encode_publish_at_most_once(topic: str, payload: bytes, properties: bytes) -> bytes:
+    """PUBLISH of QoS 0, not retained: no packet identifier, no answer."""
+    name = topic.encode()
+    length = 2 + len(name) + len(properties) + len(payload)
+    return b"".join((b"\x30", _varint(length), len(name).to_bytes(2, "big"), name, properties, payload))
+
+
 def encode_disconnect(version: int) -> bytes:
     """DISCONNECT, normal: the broker drops the will (3.14)."""
     return b"\xe0\x02\x00\x00" if version == 5 else b"\xe0\x00"

@@ -11,9 +11,9 @@ What cannot be published never blocks the rest for ever:
   meanwhile.
 - larger than the broker's maximum packet size: dead letter, never sent.
 - the broker closes the connection at it (MQTT 3.1.1 has no other way to refuse). After two connections that
-  ended without one PUBACK, messages go one at a time; a message at which the connection ends three times is
-  set aside; it is a dead letter if another message is acknowledged, and comes back if none is (then the
-  broker is ill, not it).
+  ended without one PUBACK, messages go one at a time; a message at which the connection ends three times is set
+  aside. If another one is acknowledged then, it is tried again, and three more ends make it a dead letter; if
+  none is, it comes back into the line: the broker is ill, not the message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from gateway.mqtt_connection import Connection, ConnectionRefused
-from gateway.mqtt_packets import PacketError, Will, content_type_property, encode_connect, encode_publish
+from gateway.mqtt_packets import (
+    PacketError,
+    Will,
+    content_type_property,
+    encode_connect,
+    encode_publish,
+    encode_publish_at_most_once,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -52,7 +59,10 @@ _WRITE_HIGH = 1 << 20  # octets in the transport above which nothing more is wri
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """How to reach the broker. Seconds; `protocol` 5 falls back to 4 (MQTT 3.1.1) where 5 is not spoken."""
+    """How to reach the broker. Seconds; `protocol` 5 falls back to 4 (MQTT 3.1.1) where 5 is not spoken.
+
+    A broker must say so in its CONNACK; for one that only keeps silent (amqtt does), set 4.
+    """
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -89,9 +99,7 @@ class BrokerOptions:
         except ValueError as exc:
             raise ValueError(f"broker URL is not readable: {exc}") from None
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise ValueError(
-                f"broker URL {parts.scheme}://{parts.hostname or ''}: expected mqtt[s]://host[:port]"
-            )
+            raise ValueError(f"broker URL {parts.scheme}://{parts.hostname or ''}: expected mqtt[s]://host[:port]")
         if parts.path not in {"", "/"} or parts.query or parts.fragment:
             raise ValueError(f"broker URL for {parts.hostname}: nothing may follow the port")
         secure = parts.scheme == "mqtts"
@@ -137,6 +145,7 @@ class _Message:
     volatile: bool
     attempts: int = 0
     strikes: int = 0
+    on_trial: bool = False
 
 
 class Publisher:
@@ -144,7 +153,7 @@ class Publisher:
     thread.
 
     `will` is called at each connect. `content_type` gives the MQTT 5 content type of a payload.
-    `on_room(n)` is called when `room` may have grown; `on_connected()` before anything else is sent on a
+    `on_room()` is called when `room` may have changed; `on_connected()` before anything else is sent on a
     new connection; `on_dead(token, topic, reason)` when a message can never be published.
     """
 
@@ -171,7 +180,8 @@ class Publisher:
         self._on_dead = on_dead
         self._properties: dict[str, bytes] = {}
         self._connection: Connection | None = None
-        self._window = 0
+        self._window = 0  # for messages in flight: 1 while one at a time
+        self._most = 0  # for those that were refused too
         self._in_flight: dict[int, _Message] = {}
         self._backlog: deque[_Message] = deque()
         self._refused: dict[int, tuple[_Message, asyncio.TimerHandle]] = {}
@@ -194,7 +204,15 @@ class Publisher:
         connection = self._connection
         if connection is None or connection.paused:
             return 0
-        return self._window - len(self._in_flight) - len(self._refused)
+        sent = len(self._in_flight)
+        return min(self._window - sent, self._most - sent - len(self._refused))
+
+    @property
+    def window(self) -> int:
+        """How many messages may wait for a PUBACK on this connection, or on the last one; 0 before the
+        first.
+        """
+        return self._window
 
     @property
     def connected(self) -> bool:
@@ -247,6 +265,18 @@ class Publisher:
         self.counters.in_flight = len(self._in_flight)
         connection.send(packet)
 
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Send with QoS 0, at once or not at all; returns whether it was sent."""
+        connection = self._connection
+        if connection is None or connection.paused:
+            return False
+        properties = self._property_block(payload) if connection.version == 5 else b""
+        packet = encode_publish_at_most_once(topic, payload, properties)
+        if connection.connack.max_packet and len(packet) > connection.connack.max_packet:
+            return False
+        connection.send(packet)
+        return True
+
     def _property_block(self, payload: bytes) -> bytes:
         if self._content_type is None:
             return b"\0"
@@ -258,9 +288,7 @@ class Publisher:
 
     def _bury(self, message: _Message, reason: str) -> None:
         self.counters.dead_letters += 1
-        log.error(
-            "message cannot be published", topic=message.topic, octets=len(message.payload), reason=reason
-        )
+        log.error("message cannot be published", topic=message.topic, octets=len(message.payload), reason=reason)
         self._on_dead(message.token, message.topic, reason)
 
     def _send_backlog(self) -> None:
@@ -290,27 +318,26 @@ class Publisher:
             message.done(message.token)
 
     def _prove(self) -> None:
-        """The first PUBACK of a connection: the broker is well, so what was set aside is to blame."""
+        """The first PUBACK of a connection: the broker is well, so what was set aside is put on trial."""
         self._fruitful = True
         self._barren = 0
         self._widen()
         suspects, self._suspects = self._suspects, []
         for message in suspects:
-            self._bury(message, "the broker closes the connection at it")
+            message.on_trial = True
+        self._backlog.extend(suspects)
 
     def _widen(self) -> None:
         connection = self._connection
         if connection is not None:
-            self._window = min(self.options.window, connection.connack.receive_maximum)
+            self._most = self._window = min(self.options.window, connection.connack.receive_maximum)
 
     def _retry_later(self, message: _Message, reason: int) -> None:
         first, longest = self.options.refused_backoff_s
         wait_s = min(longest, first * 2 ** min(message.attempts, 16)) * self._rng.uniform(0.5, 1.0)
         message.attempts += 1
         self.counters.refused += 1
-        log.warning(
-            "broker refused a message", topic=message.topic, reason=f"{reason:#04x}", retry_s=round(wait_s, 3)
-        )
+        log.warning("broker refused a message", topic=message.topic, reason=f"{reason:#04x}", retry_s=round(wait_s, 3))
         timer = asyncio.get_running_loop().call_later(wait_s, self._retry, message.order)
         self._refused[message.order] = (message, timer)
 
@@ -328,6 +355,13 @@ class Publisher:
 
     async def run(self) -> None:
         """Connect, serve, connect again; returns after `stop`."""
+        try:
+            await self._connect_forever()
+        finally:
+            for _, timer in self._refused.values():
+                timer.cancel()
+
+    async def _connect_forever(self) -> None:
         first, longest = self.options.backoff_s
         failures = 0
         while not self._stopping.is_set():
@@ -335,9 +369,8 @@ class Publisher:
                 connection = await self._connect()
             except (OSError, TimeoutError, PacketError, ConnectionRefused) as exc:
                 self.counters.connect_failures += 1
-                log.warning(
-                    "broker not reached", host=self.options.host, port=self.options.port, error=str(exc)
-                )
+                error = str(exc) or "no answer in time"
+                log.warning("broker not reached", host=self.options.host, port=self.options.port, error=error)
             else:
                 reason = await self._serve(connection)
                 if self._fruitful:
@@ -355,9 +388,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(options.connect_timeout_s):
             _, connection = await loop.create_connection(
-                lambda: Connection(
-                    self.protocol, loop.time, self._acknowledged, self._received, self._resumed
-                ),
+                lambda: Connection(self.protocol, loop.time, self._acknowledged, self._received, self._resumed),
                 options.host,
                 options.port,
                 ssl=options.tls,
@@ -386,9 +417,7 @@ class Publisher:
             self.protocol = 4
             raise ConnectionRefused("broker does not speak MQTT 5, going on with 3.1.1")
         if connack.reason:
-            raise ConnectionRefused(
-                f"broker refused the connection: {connack.reason:#04x} {connack.text}".rstrip()
-            )
+            raise ConnectionRefused(f"broker refused the connection: {connack.reason:#04x} {connack.text}".rstrip())
         if connack.max_qos < 1:
             raise ConnectionRefused("broker does not take QoS 1")
 
@@ -397,9 +426,7 @@ class Publisher:
         counters.connects += 1
         counters.reconnects = counters.connects - 1
         counters.connected = 1
-        log.info(
-            "connected to the broker", host=self.options.host, port=self.options.port, protocol=self.protocol
-        )
+        log.info("connected to the broker", host=self.options.host, port=self.options.port, protocol=self.protocol)
         self._connection = connection
         self._fruitful = False
         self._widen()
@@ -419,28 +446,28 @@ class Publisher:
             self._connection = None
             counters.connected = 0
             self._take_back()
+            self._on_room()
 
     def _take_back(self) -> None:
-        """The connection is gone: everything unfinished waits for the next one, in its order."""
+        """The connection is gone: what was in flight waits for the next one, in its order; what was refused
+        still waits for its time (mosquitto 2.0.11 also closes the connection when it refuses).
+        """
         lasting = [(key, message) for key, message in self._in_flight.items() if not message.volatile]
         if lasting and not self._fruitful and not self._stopping.is_set():
             self._barren += 1
             if len(lasting) == 1:
                 self._strike(*lasting[0])
-        for _, timer in self._refused.values():
-            timer.cancel()
-        waiting = [
-            *self._in_flight.values(),
-            *(message for message, _ in self._refused.values()),
-            *self._backlog,
-        ]
+        for order, (message, timer) in list(self._refused.items()):
+            if message.volatile:
+                timer.cancel()
+                del self._refused[order]
+        waiting = [*self._in_flight.values(), *self._backlog]
         if len(self._suspects) >= _SUSPECTS:
             waiting += self._suspects
             self._suspects = []
         waiting.sort(key=lambda message: message.order)
         self._backlog = deque(message for message in waiting if not message.volatile)
         self._in_flight.clear()
-        self._refused.clear()
         self.counters.in_flight = 0
 
     def _strike(self, packet_id: int, message: _Message) -> None:
@@ -449,14 +476,20 @@ class Publisher:
         if message.strikes >= _STRIKES:
             message.strikes = 0
             del self._in_flight[packet_id]
-            self._suspects.append(message)
+            if message.on_trial:
+                self._bury(message, "the broker closes the connection at it")
+            else:
+                self._suspects.append(message)
 
     def _resumed(self) -> None:
         if self._connection is not None:
             self._make_room()
 
-    async def stop(self) -> None:
-        """Take leave of the broker (it drops the will); `run` returns soon after."""
+    async def stop(self, leave_s: float = 1.0) -> None:
+        """Take leave of the broker (it drops the will), in `leave_s` seconds; `run` returns soon after."""
         self._stopping.set()
-        if self._connection is not None:
-            self._connection.leave()
+        connection = self._connection
+        if connection is not None:
+            connection.leave()
+            await asyncio.wait({connection.closed}, timeout=leave_s)
+            connection.abort("no goodbye from the broker")

@@ -1,21 +1,22 @@
 """The uplink: from the journal to the broker, in order, and the cursor after the PUBACKs.
 
-Theory of operation. The journal hands over every committed batch; while the broker keeps up, rows go from there
-straight to the publisher. When it does not (broker down, window full for long), the memory is dropped and rows are
-read from the file again, from the last one that was sent; it is the same road whether the broker is up or down.
-`cursor` is the last row before the first that is not acknowledged; a row that the broker refuses holds the cursor but
-not the rows behind it, up to `max_ahead`.
+Theory of operation. The journal hands over every committed batch; while the broker keeps up, rows go from
+there straight to the publisher. When it does not (broker down, window full for long), the memory is dropped
+and rows are read from the file again, from the last one that was sent; it is the same road whether the
+broker is up or down. `cursor` is the last row before the first that is not acknowledged; a row that the
+broker refuses holds the cursor but not the rows behind it, up to `max_ahead`.
 
-Node status (节点状态) goes through the same connection: retained `online` at each connect, `offline` as the last will
-and at a clean stop.
+Node status (节点状态) goes through the same connection: retained `online` at each connect, `offline` as the
+last will and at a clean stop.
 
-Replay (补发) sends stored rows again, below live rows: only when none wait, within a quarter of the window and a rate.
-A replayed row is never retained: it would put an old state in the place of the present one.
+Replay (补发) sends stored rows again, below live rows: only when none wait, within a quarter of the window
+and a rate. A replayed row is never retained: it would put an old state in the place of the present one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import deque
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import structlog
 
 from gateway.journal import JournalClosed, Row
 from gateway.publisher import BrokerOptions, Publisher, UplinkCounters, Will
+from messages import CONTENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["BrokerOptions", "NodeStatusTopic", "Uplink", "UplinkCounters", "UplinkLimits"]
 
 log = structlog.get_logger(__name__)
+
+_GOODBYE_S = 1.0  # how long the `offline` of a clean stop may wait for its PUBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class NodeStatusTopic:
 
 def content_type(payload: bytes) -> str:
     """The contract's rule: a payload that begins with `{` is JSON, else MessagePack."""
-    return "application/json" if payload[:1] == b"{" else "application/vnd.msgpack"
+    return CONTENT_TYPES["json" if payload[:1] == b"{" else "msgpack"]
 
 
 class Uplink:
@@ -106,7 +110,7 @@ class Uplink:
         self._stopped = False
         journal.listen(self._on_rows)
 
-    # -- live rows -----------------------------------------------------------------------------------------------------
+    # -- live rows ---------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
@@ -132,7 +136,7 @@ class Uplink:
         if self._status_due and room > 0:
             room -= 1
             self._send_status()
-        ahead = self.limits.max_ahead - len(self._outstanding) - len(self._done)
+        ahead = self.limits.max_ahead - len(self._outstanding)
         room = min(room, ahead)
         while room > 0:
             row = self._next_row()
@@ -142,9 +146,8 @@ class Uplink:
             self._sent_seq = row.seq
             self._outstanding.append(row.seq)
             publisher.publish(row.topic, row.payload, retain=row.retain, token=row.seq, done=self._on_done)
-            if not publisher.connected:
-                break
         self.counters.behind = self._journal.committed_seq - self._sent_seq
+        self._moved.set()
 
     def _next_row(self) -> Row | None:
         if self._chunk:
@@ -171,7 +174,6 @@ class Uplink:
             seq = outstanding.popleft()
             self._done.remove(seq)
         self._journal.acknowledged(seq)
-        self._moved.set()
 
     def _on_dead(self, token: int, topic: str, reason: str) -> None:
         if token <= 0:  # a status or a replayed row: no row of the cursor
@@ -188,12 +190,12 @@ class Uplink:
             self._behind.clear()
             if self._chunk or self.publisher.room <= 0:
                 continue
-            to_seq = self._memory[0].seq - 1 if self._memory else None
+            to_seq = self._memory[0].seq - 1 if self._memory else self._journal.committed_seq
             after = self._sent_seq
             try:
                 rows = await self._journal.read(after, limits.read_rows, limits.read_bytes, to_seq=to_seq)
-            except sqlite3.Error as exc:
-                log.error("journal cannot be read", error=str(exc))
+            except sqlite3.Error:
+                log.exception("journal cannot be read")
                 await asyncio.sleep(limits.read_retry_s)
                 self._behind.set()
                 continue
@@ -202,13 +204,13 @@ class Uplink:
             if after != self._sent_seq:
                 self._behind.set()
                 continue
-            if not rows and after < (to_seq or self._journal.committed_seq):
-                log.error("journal rows are missing", after=after, to=to_seq or self._journal.committed_seq)
-                self._sent_seq = to_seq or self._journal.committed_seq
+            if not rows and after < to_seq:
+                log.error("journal rows are missing", after=after, to=to_seq)
+                self._sent_seq = to_seq
             self._chunk.extend(rows)
             self._pump()
 
-    # -- node status ---------------------------------------------------------------------------------------------------
+    # -- node status -------------------------------------------------------------------------------------
 
     def _will(self) -> Will | None:
         return Will(self._status.topic, self._status.offline()) if self._status is not None else None
@@ -220,10 +222,7 @@ class Uplink:
         self._status_due = False
         if self._status is not None:
             payload = self._status.offline() if self._stopped else self._status.online()
-            self.publisher.publish(self._status.topic, payload, retain=True, done=self._on_status, volatile=True)
-
-    def _on_status(self, _token: int) -> None:
-        self._moved.set()
+            self.publisher.publish(self._status.topic, payload, retain=True, volatile=True)
 
     def refresh_status(self) -> None:
         """Publish the node's status again (its content has changed), as soon as there is room."""
@@ -231,10 +230,12 @@ class Uplink:
             self._status_due = True
             self._pump()
 
-    # -- replay --------------------------------------------------------------------------------------------------------
+    # -- replay ------------------------------------------------------------------------------------------
 
     def replay(self, from_seq: int, to_seq: int) -> bool:
-        """Ask for stored rows from_seq..to_seq (both included) to be published again; False: refused and logged."""
+        """Ask for stored rows from_seq..to_seq (both included) to be published again; False: refused and
+        logged.
+        """
         committed = self._journal.committed_seq
         reason = ""
         if not 1 <= from_seq <= to_seq:
@@ -258,8 +259,8 @@ class Uplink:
             sent = 0
             try:
                 sent = await self._replay_range(from_seq, to_seq)
-            except sqlite3.Error as exc:
-                log.error("journal cannot be read for replay", error=str(exc))
+            except sqlite3.Error:
+                log.exception("journal cannot be read for replay")
             except JournalClosed:
                 return
             log.info("replayed", from_seq=from_seq, to_seq=to_seq, rows=sent)
@@ -292,39 +293,40 @@ class Uplink:
 
     def _on_replayed(self, _token: int) -> None:
         self.counters.replayed += 1
-        self._moved.set()
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- beside the journal ------------------------------------------------------------------------------
+
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Send with QoS 0, at once or not at all: what nobody will miss. Returns whether it was sent."""
+        return self.publisher.say(topic, payload)
+
+    # -- life --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Publish until `stop`; the broker may come and go."""
         async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._read_back()), tasks.create_task(self._replay_forever())]
+            background = [tasks.create_task(self._read_back()), tasks.create_task(self._replay_forever())]
             await self.publisher.run()
-            for helper in helpers:
-                helper.cancel()
+            for task in background:
+                task.cancel()
 
     async def stop(self, drain_s: float) -> bool:
         """Wait at most `drain_s` seconds until all committed rows are acknowledged, say `offline`, leave.
 
         Returns whether everything was acknowledged; what was not stays in the journal for the next start.
         """
-        drained = True
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 while not self.idle:
                     self._moved.clear()
                     await self._moved.wait()
-        except TimeoutError:
-            drained = False
+        drained = self.idle
         self._stopped = True
         self.refresh_status()
-        try:
-            async with asyncio.timeout(max(1.0, drain_s / 4)):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
                 while self.publisher.connected and (self._status_due or self.publisher.unfinished):
                     self._moved.clear()
                     await self._moved.wait()
-        except TimeoutError:
-            drained = False
         await self.publisher.stop()
-        return drained and self.idle
+        return drained

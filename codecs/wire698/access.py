@@ -20,6 +20,8 @@ from .pieces import (
     ResultNormal,
     ResultRecord,
     ServerApdu,
+    results_decode,
+    results_encode,
     service,
 )
 from .values import Dar, Data, Oad, Omd, Piid, Rcsd, Rsd, TimeTag
@@ -129,13 +131,13 @@ class GetResponseRecordList(ServerApdu):
 def _block_encode(content: Any) -> tuple[int, Any]:
     if isinstance(content, Dar):
         return 0, content
-    return (2 if content and isinstance(content[0], ResultRecord) else 1), content
+    return results_encode(content)
 
 
 BLOCK = Choice(
     "Get-Response-Next",
     {0: DAR, 1: SequenceOf(RESULT_NORMAL), 2: SequenceOf(RESULT_RECORD)},
-    lambda _, content: content,
+    results_decode,
     _block_encode,
 )
 

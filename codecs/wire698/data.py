@@ -148,8 +148,12 @@ class DataBlock(Construct):
         block = DATA_TYPES.get(tag)
         if block is None:
             raise BuildError(f"data type tag {tag} is not known")
+        if stream.nesting >= MAX_NESTING:
+            raise BuildError(f"data is nested deeper than {MAX_NESTING}")
+        stream.nesting += 1
         stream.write(bytes((tag,)))
         block._build(value, stream, context, path)
+        stream.nesting -= 1
         return obj
 
 

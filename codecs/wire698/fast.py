@@ -22,7 +22,7 @@ from .data import OAD, RCSD
 from .link import LinkRequest
 from .notation import build_all
 from .pieces import Apdu, ResultNormal, ResultRecord
-from .rows import EMPTY, Cells, Layout, Row, Table
+from .rows import EMPTY, Cells, Layout, Row, Table, worth_keeping
 from .values import Oad, Piid, Rcsd
 
 _SHAPES_PER_HEAD = 4
@@ -46,7 +46,7 @@ class _Head:
         self.layouts: list[Layout] = []
 
     def learn(self, layout: Layout) -> None:
-        if layout.struct is None or layout in self.layouts:
+        if layout.struct is None or not worth_keeping(layout.shape) or layout in self.layouts:
             return
         self.layouts.insert(0, layout)
         del self.layouts[_SHAPES_PER_HEAD:]
@@ -114,7 +114,7 @@ class FastDecoder:
                 if head is None:
                     return None
             at += head.size
-            if octets[at] != 1:
+            if at + 2 > end or octets[at] != 1:
                 return None
             rows = octets[at + 1]
             if rows > 0x7F:

@@ -62,11 +62,11 @@ def _time(octets: bytes) -> str:
 def _numbers(text: Any, pattern: str, sizes: tuple[int, ...], what: str) -> bytes:
     match = re.fullmatch(pattern, text) if isinstance(text, str) else None
     if match is None:
-        raise FormError(f"{what}: {text!r} is not of the form {pattern}")
+        raise FormError(f"{what}: {text!r:.80} is not of the form {pattern}")
     try:
         return b"".join(int(part).to_bytes(size) for part, size in zip(match.groups(), sizes, strict=True))
-    except OverflowError:
-        raise FormError(f"{what}: {text!r} has a number that does not fit") from None
+    except (OverflowError, ValueError):
+        raise FormError(f"{what}: {text!r:.80} has a number that does not fit") from None
 
 
 def from_date_time_s(text: Any) -> bytes:
@@ -91,12 +91,21 @@ def octets_of(text: Any, what: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except (TypeError, ValueError):
-        raise FormError(f"{what}: {text!r} is not hexadecimal octets") from None
+        raise FormError(f"{what}: {text!r:.80} is not hexadecimal octets") from None
 
 
-def int_of(value: Any, what: str) -> int:
+def int_of(value: Any, what: str, most: int | None = None) -> int:
+    """A whole number; with `most`, one of 0 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise FormError(f"{what}: a whole number expected, not {value!r}")
+        raise FormError(f"{what}: a whole number expected, not {value!r:.80}")
+    if most is not None and not 0 <= value <= most:
+        raise FormError(f"{what}: 0 to {most} expected, not {value}")
+    return value
+
+
+def bool_of(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise FormError(f"{what}: true or false expected, not {value!r:.80}")
     return value
 
 
@@ -110,6 +119,13 @@ def list_of(form: Any, what: str) -> list[Any]:
     if not isinstance(form, list):
         raise FormError(f"{what}: a list expected, not {form!r:.80}")
     return form
+
+
+def _digits_of(form: Any, size: int, what: str) -> bytes:
+    octets = octets_of(form, what)
+    if len(octets) != size:
+        raise FormError(f"{what}: {2 * size} hexadecimal digits expected, not {form!r:.80}")
+    return octets
 
 
 def text_form(octets: bytes) -> Any:
@@ -199,18 +215,20 @@ def value_form(tag: Tag, value: Any) -> Any:
 def data_of(form: Any) -> Data:
     """The Data that `{"t": type, "v": value}` says. Raises FormError."""
     label = member(form, "t", "data")
-    tag = TAG_BY_LABEL.get(label)
+    tag = TAG_BY_LABEL.get(label) if isinstance(label, str) else None
     if tag is None:
-        raise FormError(f"data: type {label!r} is not known")
+        raise FormError(f"data: type {label!r:.80} is not known")
     return Data(tag, value_of(tag, member(form, "v", label), label))
 
 
 def value_of(tag: Tag, form: Any, what: str) -> Any:
     match tag:
         case Tag.NULL:
+            if form is not None:
+                raise FormError(f"null: has no value, not {form!r:.80}")
             return None
         case Tag.BOOL:
-            return bool(form)
+            return bool_of(form, what)
         case Tag.ARRAY | Tag.STRUCTURE:
             return tuple([data_of(item) for item in list_of(form, what)])
         case Tag.BIT_STRING:
@@ -228,7 +246,7 @@ def value_of(tag: Tag, form: Any, what: str) -> Any:
         case Tag.TIME:
             return _numbers(form, r"(\d+):(\d+):(\d+)", (1, 1, 1), what)
         case Tag.OI:
-            return int.from_bytes(octets_of(form, what))
+            return int.from_bytes(_digits_of(form, 2, what))
         case Tag.OAD:
             return oad_of(form)
         case Tag.OMD:
@@ -236,7 +254,7 @@ def value_of(tag: Tag, form: Any, what: str) -> Any:
         case Tag.FLOAT32 | Tag.FLOAT64:
             try:
                 return float(form)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise FormError(f"{what}: a number expected, not {form!r:.80}") from None
         case Tag.CSD | Tag.ROAD:
             return csd_of(form)
@@ -285,7 +303,7 @@ def _ti_of(form: Any) -> Ti:
 
 def _sid_of(form: Any) -> Sid:
     return Sid(
-        int.from_bytes(octets_of(member(form, "id", "SID"), "SID")),
+        int.from_bytes(_digits_of(member(form, "id", "SID"), 4, "SID")),
         octets_of(member(form, "attach", "SID"), "SID"),
     )
 

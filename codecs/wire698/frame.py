@@ -54,8 +54,11 @@ class Address(NamedTuple):
 
     @property
     def extended_logical(self) -> int | None:
-        """Logical address as newer terminals write it: bit 5 set and the number in the octet before the address."""
-        return self.sa[-1] if self.af & 0x20 and len(self.sa) > 1 else None
+        """Logical address as newer terminals write it: bit 5 set and the number in an octet of its own (oddity 2).
+
+        Only in an address longer than the usual six octets; in a shorter one, bit 5 belongs to `logical`.
+        """
+        return self.sa[-1] if self.af & 0x20 and len(self.sa) > 6 else None
 
     @property
     def text(self) -> str:

@@ -16,6 +16,7 @@ from .access import MD5, GetResponseNext, GetResponseNormal, GetResponseRecord
 from .errors import WireError
 from .forms import (
     FormError,
+    bool_of,
     csd_form,
     csd_of,
     data_form,
@@ -127,18 +128,18 @@ def _mechanism_of(form: Any) -> Any:
 
 
 def _dar_or_octets_of(form: Any, what: str) -> bytes | Dar:
-    return Dar(int_of(form["dar"], what)) if isinstance(form, dict) else octets_of(form, what)
+    return Dar(int_of(member(form, "dar", what), what)) if isinstance(form, dict) else octets_of(form, what)
 
 
 def _follow_form(items: Any) -> Any:
-    if items and isinstance(items[0], ResultRecord):
+    if pieces.holds_records(items):
         return {"records": [_record_form(item) for item in items]}
     return {"results": [_result_form(item) for item in items]}
 
 
 def _follow_of(form: Any) -> Any:
     if isinstance(form, dict) and "records" in form:
-        return tuple([_record_of(item) for item in list_of(form["records"], "follow")])
+        return pieces.Records([_record_of(item) for item in list_of(form["records"], "follow")])
     return tuple([_result_of(item) for item in list_of(member(form, "results", "follow"), "follow")])
 
 
@@ -191,6 +192,14 @@ def field_form(block: Construct, value: Any) -> Any:
     return value
 
 
+def _item_of(block: Construct, form: Any, what: str) -> Any:
+    try:
+        return field_of(block, form, what)
+    except FormError as error:
+        text = str(error)
+        raise FormError(text if text.startswith(what) else f"{what}: {text}") from None
+
+
 def field_of(block: Construct, form: Any, what: str) -> Any:
     """The value of a field from its JSON. Raises FormError."""
     if block in _TAGGED:
@@ -198,13 +207,16 @@ def field_of(block: Construct, form: Any, what: str) -> Any:
     if isinstance(block, Optional):
         return None if form is None else field_of(block.subcon, form, what)
     if isinstance(block, SequenceOf):
-        return tuple([field_of(block.subcon, item, what) for item in list_of(form, what)])
+        return tuple([_item_of(block.subcon, item, f"{what}[{n}]") for n, item in enumerate(list_of(form, what))])
     if block is data.DATA:
         return data_of(form)
     if block is data.TIME_TAG:
         return TimeTag(from_date_time_s(member(form, "time", what)), value_of(Tag.TI, member(form, "ti", what), what))
     if block is pieces.PIID:
-        number, priority, acd = (int_of(member(form, name, what), what) for name in ("n", "prio", "acd"))
+        number, priority, acd = (
+            int_of(member(form, name, what), f"{what}.{name}", most)
+            for name, most in (("n", 0x3F), ("prio", 1), ("acd", 1))
+        )
         return Piid(priority << 7 | acd << 6 | number)
     if block is pieces.RESULT_NORMAL:
         return _result_of(form)
@@ -219,7 +231,7 @@ def field_of(block: Construct, form: Any, what: str) -> Any:
     if block is pieces.DAR:
         return Dar(int_of(form, what))
     if block is pieces.BOOL_OCTET:
-        return bool(form)
+        return bool_of(form, what)
     if isinstance(block, RecordBlock):
         return _fields_of(block.kind, form)
     if isinstance(block, Prefixed | Fixed):
@@ -238,6 +250,8 @@ def _fields_form(value: Any) -> dict[str, Any]:
 def _fields_of(kind: type[Any], form: Any) -> Any:
     names = _NAMES.get(kind, {})
     values = {}
+    if not isinstance(form, dict):
+        raise FormError(f"{kind.__name__}: an object expected, not {form!r:.80}")
     for field in dataclasses.fields(kind):
         name = names.get(field.name, field.name)
         if name not in form and field.default is not dataclasses.MISSING:
@@ -249,8 +263,12 @@ def _fields_of(kind: type[Any], form: Any) -> Any:
 # --- services -----------------------------------------------------------------------------------------------------
 
 
-def apdu_form(apdu: Apdu) -> dict[str, Any]:
-    """JSON of an APDU; `service` names it."""
+MAX_ENVELOPES = 4
+"""SECURITY envelopes within one another that are opened; what is deeper is given as octets."""
+
+
+def apdu_form(apdu: Apdu, depth: int = 0) -> dict[str, Any]:
+    """JSON of an APDU; `service` names it. `depth` counts the SECURITY envelopes around it."""
     form: dict[str, Any] = {"service": apdu.SERVICE}
     match apdu:
         case link.LinkRequest():
@@ -276,7 +294,7 @@ def apdu_form(apdu: Apdu) -> dict[str, Any]:
             form["data"] = form.pop("result")
             form |= {"follow": form.pop("follow"), "timetag": form.pop("timetag")}
         case security.SecurityRequest() | security.SecurityResponse():
-            form |= _security_form(apdu)
+            form |= _security_form(apdu, depth)
         case _:
             form |= _fields_form(apdu)
             if "content" in form:
@@ -297,15 +315,17 @@ _TAILS = ((pieces.FOLLOW, "follow"), (data.OPTIONAL_TIME_TAG, "timetag"))
 def apdu_of(form: Any) -> Apdu:
     """The APDU that JSON says. Raises FormError."""
     name = member(form, "service", "apdu")
-    kind = BY_NAME.get(name)
+    kind = BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
         raise FormError(f"service {name!r} is not known")
     if kind is link.LinkRequest:
         asked = member(form, "type", name)
         form = form | {"type": LINK_KINDS.index(asked) if asked in LINK_KINDS else asked}
     elif kind is link.LinkResponse:
-        result = int_of(member(form, "result", name), name) | int_of(form.get("reserved", 0), name) << 3
-        form = form | {"result": result | int_of(member(form, "clock_trusted", name), name) << 7}
+        result = int_of(member(form, "result", name), "result", 7)
+        result |= int_of(form.get("reserved", 0), "reserved", 15) << 3
+        result |= int_of(member(form, "clock_trusted", name), "clock_trusted", 1) << 7
+        form = form | {"result": result}
     elif kind is GetResponseNormal:
         form = form | {"result": {key: form[key] for key in ("oad", "result", "dar") if key in form}}
     elif kind is GetResponseRecord:
@@ -319,7 +339,7 @@ def apdu_of(form: Any) -> Apdu:
         tails = [field_of(block, form.get(tail), tail) for block, tail in _TAILS]
         return GetResponseNext(
             field_of(pieces.PIID, member(form, "piid", name), name),
-            bool(member(form, "last", name)),
+            bool_of(member(form, "last", name), "last"),
             int_of(member(form, "block", name), name),
             content,
             *tails,
@@ -328,10 +348,12 @@ def apdu_of(form: Any) -> Apdu:
     return made
 
 
-def _security_form(apdu: security.SecurityRequest | security.SecurityResponse) -> dict[str, Any]:
+def _security_form(apdu: security.SecurityRequest | security.SecurityResponse, depth: int) -> dict[str, Any]:
     form: dict[str, Any] = {"mode": ("plain", "cipher", "dar")[apdu.unit.mode]}
     inner = model.inner_of(apdu)
-    if inner is not None:
+    if inner is not None and depth >= MAX_ENVELOPES:
+        form |= {"inner_raw": hex_of(inner), "inner_error": f"more than {MAX_ENVELOPES} envelopes"}
+    elif inner is not None:
         try:
             parsed = model.parse(inner)
         except WireError as error:
@@ -339,7 +361,7 @@ def _security_form(apdu: security.SecurityRequest | security.SecurityResponse) -
         else:
             if parsed.warnings:
                 form |= {"inner_raw": hex_of(inner), "inner_warnings": parsed.warnings}
-            form["inner"] = apdu_form(parsed.apdu)
+            form["inner"] = apdu_form(parsed.apdu, depth + 1)
     elif isinstance(apdu.unit.content, Dar):
         form["dar"] = int(apdu.unit.content)
     else:
@@ -373,14 +395,18 @@ def _security_of(kind: type[Apdu], form: Any) -> Apdu:
         mac = form.get("mac")
         return security.SecurityResponse(unit, None if mac is None else octets_of(mac, "mac"))
     verify = member(form, "verify", "SECURITY")
+    if not isinstance(verify, dict):
+        raise FormError(f"verify: an object expected, not {verify!r:.80}")
     for number, (name, tag) in enumerate(
         (("sid_mac", Tag.SID_MAC), ("rn", Tag.RN), ("rn_mac", Tag.RN), ("sid", Tag.SID))
     ):
         if name not in verify:
             continue
         if name == "rn_mac":
-            rn, mac = (octets_of(part, name) for part in list_of(verify[name], name))
-            return security.SecurityRequest(unit, security.Check(number, (rn, mac)))
+            parts = [octets_of(part, name) for part in list_of(verify[name], name)]
+            if len(parts) != 2:
+                raise FormError(f"{name}: RN and MAC expected, not {verify[name]!r:.80}")
+            return security.SecurityRequest(unit, security.Check(number, (parts[0], parts[1])))
         return security.SecurityRequest(unit, security.Check(number, value_of(tag, verify[name], name)))
     raise FormError(f"verify: sid_mac, rn, rn_mac or sid expected, not {verify!r:.80}")
 
@@ -472,40 +498,52 @@ def encode_apdu(form: Any) -> bytes:
     try:
         if "raw" in form:
             return octets_of(form["raw"], "raw")
+        if not isinstance(apdu, dict):
+            raise FormError(f"apdu: an object expected, not {apdu!r:.80}")
         if "raw" in apdu:
             return octets_of(apdu["raw"], "raw")
         if "fragment" in apdu:
-            parts = apdu["fragment"]
-            return build_fragment(
-                int_of(member(parts, "seq", "fragment"), "seq"),
-                FRAGMENT_KINDS.index(member(parts, "kind", "fragment")),
-                octets_of(member(apdu, "data", "fragment"), "data"),
-                int_of(parts.get("reserved", 0), "reserved"),
-            )
+            return _fragment_of(apdu)
         return model.build(apdu_of(apdu))
     except BuildError as error:
         raise FormError(str(error)) from error
+    except RecursionError:
+        raise FormError("apdu: nested too deeply") from None
+
+
+def _fragment_of(apdu: dict[str, Any]) -> bytes:
+    parts = apdu["fragment"]
+    kind = member(parts, "kind", "fragment")
+    if kind not in FRAGMENT_KINDS:
+        raise FormError(f"kind: one of {FRAGMENT_KINDS} expected, not {kind!r:.80}")
+    return build_fragment(
+        int_of(member(parts, "seq", "fragment"), "seq", 0xFFF),
+        FRAGMENT_KINDS.index(kind),
+        octets_of(member(apdu, "data", "fragment"), "data"),
+        int_of(parts.get("reserved", 0), "reserved", 3),
+    )
 
 
 def encode_frame(form: Any) -> bytes:
-    """The octets of `{frame: ..., apdu: ...}`, from 68 to 16. Raises FormError."""
+    """The octets of `{frame: ..., apdu: ...}`, from 68 to 16. Raises FormError.
+
+    Of the frame, `control`, `address` with its type and logical address, and `client_address` are read: the others
+    (length, the single bits of control) follow from these.
+    """
     head = member(form, "frame", "input")
+    control = int_of(member(head, "control", "frame"), "control", 0xFF)
     kind = head.get("address_type", "single")
     if kind not in ADDRESS_KINDS:
-        raise FormError(f"address_type: one of {ADDRESS_KINDS} expected, not {kind!r}")
-    control = int_of(member(head, "control", "frame"), "control")
+        raise FormError(f"address_type: one of {ADDRESS_KINDS} expected, not {kind!r:.80}")
+    logical = int_of(head.get("logical_address", 0), "logical_address", 3)
+    client = int_of(member(head, "client_address", "frame"), "client_address", 0xFF)
+    digits = member(head, "address", "frame")
     try:
-        address = Address.of(
-            member(head, "address", "frame"),
-            ADDRESS_KINDS.index(kind),
-            int_of(head.get("logical_address", 0), "frame"),
-        )
-        return build_frame(
-            control & ~SCRAMBLED & 0xFF,
-            address,
-            int_of(member(head, "client_address", "frame"), "client_address"),
-            encode_apdu(form),
-            scrambled=bool(control & SCRAMBLED),
-        )
-    except (ValueError, OverflowError) as error:
-        raise FormError(f"frame: {error}") from error
+        address = Address.of(digits, ADDRESS_KINDS.index(kind), logical)
+    except (TypeError, ValueError):
+        raise FormError(f"address: 1 to 32 hexadecimal digits expected, not {digits!r:.80}") from None
+    octets = encode_apdu(form)
+    try:
+        return build_frame(control & ~SCRAMBLED, address, client, octets, scrambled=bool(control & SCRAMBLED))
+    except ValueError as error:
+        raise FormError(f"apdu: {error}") from error

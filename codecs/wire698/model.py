@@ -99,6 +99,10 @@ def _parse_odd(octets: bytes, kind: type[Apdu], base: int, first: WireError, *, 
         except WireError:
             raise first from None
         parsed.warnings.append("stray-oad-tag")
+        for node in parsed.nodes:
+            # The octet that was left out counts again.
+            node.start += node.start >= base + 4
+            node.end += node.end > base + 4
         return parsed
     raise first
 

@@ -27,7 +27,10 @@ class BuildError(ValueError):
 
 @dataclass(slots=True)
 class Node:
-    """One line of the annotated tree: octets [start, end) at nesting `level`, the field and what it says."""
+    """One line of the annotated tree: octets [start, end) at nesting `level`, the field and what it says.
+
+    `block` is the construct that read it, which tells how the value is to be shown.
+    """
 
     level: int
     name: str
@@ -35,6 +38,7 @@ class Node:
     start: int
     end: int = 0
     value: Any = None
+    block: Any = None
 
 
 class Octets(io.BytesIO):
@@ -94,7 +98,9 @@ def build_all(block: Construct, value: Any) -> bytes:
     stream = Octets()
     try:
         block._build(value, stream, {}, "")
-    except (ConstructError, struct.error, TypeError, AttributeError, KeyError, OverflowError) as error:
+    except BuildError:
+        raise
+    except (ConstructError, struct.error, TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise BuildError(f"{value!r:.200}: {error}") from error
     return stream.getvalue()
 
@@ -283,7 +289,7 @@ def parse_node(block: Construct, stream: Octets, context: Any, path: str, name: 
     """Parse with `block` and, when a trace is kept, note name, offsets and value."""
     if stream.trace is None:
         return block._parse(stream, context, path)
-    node = Node(stream.level, name, zh, stream.base + stream.tell())
+    node = Node(stream.level, name, zh, stream.base + stream.tell(), block=block)
     stream.trace.append(node)
     stream.level += 1
     try:

@@ -11,6 +11,7 @@ from .data import (
     DATA,
     OAD,
     RCSD,
+    Bool,
 )
 from .notation import (
     LENGTH,
@@ -39,7 +40,7 @@ from .values import (
 
 PIID = Uint("B", "PIID", Piid)
 DAR = Uint("B", "DAR", Dar)
-BOOL_OCTET = Uint("B", "bool", bool)
+BOOL_OCTET = Bool()
 
 
 class Apdu:
@@ -220,19 +221,37 @@ def _nested_differs(rcsd: Rcsd) -> bool:
 
 RESULT_RECORD = RecordResultBlock()
 
+
+class Records(tuple[ResultRecord, ...]):
+    """Results of records. The type tells an empty one from an empty tuple of ResultNormal, as the wire does."""
+
+    __slots__ = ()
+
+
 FollowReport: TypeAlias = tuple[ResultNormal, ...] | tuple[ResultRecord, ...]
 
 
-def _follow_encode(items: FollowReport) -> tuple[int, Any]:
-    return (2 if items and isinstance(items[0], ResultRecord) else 1), items
+def results_decode(number: int, items: Any) -> Any:
+    """What a choice of results holds: 1 normal results, 2 records."""
+    return Records(items) if number == 2 else items
+
+
+def results_encode(items: FollowReport) -> tuple[int, Any]:
+    """The number of the choice for these results, and they."""
+    return (2 if holds_records(items) else 1), items
+
+
+def holds_records(items: FollowReport) -> bool:
+    """Whether results are of records, even when there are none."""
+    return isinstance(items, Records) or (bool(items) and isinstance(items[0], ResultRecord))
 
 
 FOLLOW = Optional(
     Choice(
         "FollowReport",
         {1: SequenceOf(RESULT_NORMAL), 2: SequenceOf(RESULT_RECORD)},
-        lambda _, items: items,
-        _follow_encode,
+        results_decode,
+        results_encode,
     ),
     tail=True,
 )

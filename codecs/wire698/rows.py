@@ -40,8 +40,8 @@ _CODES: dict[int, str] = {
 _STRINGS = frozenset({Tag.OCTET_STRING, Tag.VISIBLE_STRING, Tag.UTF8_STRING, Tag.TSA})
 _CONTAINERS = frozenset({Tag.ARRAY, Tag.STRUCTURE})
 _KINDS: dict[int, type[int]] = {Tag.OAD: Oad, Tag.OMD: Omd}
-_LARGEST_KEPT = 512
-"""Layouts with more leaves are made anew each time, so that a peer cannot fill the cache with large ones."""
+LARGEST_KEPT = 512
+"""Shapes with more parts are made anew each time, so that a peer cannot fill the caches with large ones."""
 
 Cells: TypeAlias = tuple[Any, ...]
 
@@ -75,6 +75,7 @@ class Layout:
         mask = bytearray()
         codes: list[str] = [">"]
         fixed = True
+        count = 0
 
         def literal(part: bytes) -> None:
             octets.extend(part)
@@ -86,7 +87,12 @@ class Layout:
             # A bool is 00 or 01 in a layout; another octet is an oddity for the model to report.
             mask.extend(b"\xfe" if code == "?" else bytes(size))
             codes.append(code)
-            leaves.append(Leaf(column, path, tag, sum(leaf.cell is not None for leaf in leaves)))
+            leaf(column, path, tag)
+
+        def leaf(column: int, path: tuple[int, ...], tag: Tag) -> None:
+            nonlocal count
+            leaves.append(Leaf(column, path, tag, count))
+            count += 1
 
         def walk(part: Shape, column: int, path: tuple[int, ...]) -> None:
             nonlocal fixed
@@ -111,7 +117,7 @@ class Layout:
                 cell(_CODES[tag], struct.calcsize(">" + _CODES[tag]), column, path, tag)
             else:
                 fixed = False
-                leaves.append(Leaf(column, path, tag, sum(leaf.cell is not None for leaf in leaves)))
+                leaf(column, path, tag)
 
         for number, part in enumerate(shape):
             walk(part, number, ())
@@ -173,6 +179,20 @@ def _flatten(data: Data, cells: list[Any]) -> Shape:
     return tag.value
 
 
+def worth_keeping(shape: tuple[Shape, ...]) -> bool:
+    """Whether a shape has few enough parts to be kept: empty containers and NULL, which have no cell, count too."""
+    parts = 0
+    open_parts: list[Shape] = list(shape)
+    while open_parts:
+        part = open_parts.pop()
+        parts += 1
+        if isinstance(part, tuple) and isinstance(part[1], tuple):
+            open_parts.extend(part[1])
+        if parts + len(open_parts) > LARGEST_KEPT:
+            return False
+    return True
+
+
 @lru_cache(maxsize=1024)
 def _kept_layout(shape: tuple[Shape, ...]) -> Layout:
     return Layout(shape)
@@ -189,7 +209,7 @@ class Row(NamedTuple):
         """The row that holds these columns."""
         cells: list[Any] = []
         shape = tuple([_flatten(data, cells) for data in columns])
-        layout = _kept_layout(shape) if len(cells) <= _LARGEST_KEPT else Layout(shape)
+        layout = _kept_layout(shape) if worth_keeping(shape) else Layout(shape)
         return cls(layout, tuple(cells))
 
     @property

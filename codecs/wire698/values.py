@@ -93,6 +93,9 @@ TAG_LABELS: dict[Tag, str] = {
 TAG_BY_LABEL: dict[str, Tag] = {label: tag for tag, label in TAG_LABELS.items()}
 
 
+_DIGITS = frozenset("0123456789abcdefABCDEF")
+
+
 class Oad(int):
     """Object attribute descriptor 对象属性描述符, as the 32-bit number it is on the wire: `Oad(0x40010200)`."""
 
@@ -101,7 +104,7 @@ class Oad(int):
     @classmethod
     def of(cls, text: str) -> Oad:
         """From eight hexadecimal digits, e.g. `40010200`."""
-        if len(text) != 8:
+        if len(text) != 8 or not _DIGITS.issuperset(text):
             raise ValueError(f"an OAD is 8 hexadecimal digits, not {text!r}")
         return cls(int(text, 16))
 
@@ -139,7 +142,7 @@ class Omd(int):
     @classmethod
     def of(cls, text: str) -> Omd:
         """From eight hexadecimal digits, e.g. `80008100` (remote control 8000, method 129)."""
-        if len(text) != 8:
+        if len(text) != 8 or not _DIGITS.issuperset(text):
             raise ValueError(f"an OMD is 8 hexadecimal digits, not {text!r}")
         return cls(int(text, 16))
 

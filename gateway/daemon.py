@@ -1,0 +1,334 @@
+"""The daemon: makes the parts from the settings, runs them, stops them in the order that loses nothing.
+
+Up:   channel -> link -> machine -> outlet -> journal -> uplink -> broker.
+Stop: accept no more, read no more; write what is queued and tell the terminals; publish for a while; say `offline`; go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from random import Random
+from typing import Any, Final
+
+from gateway.channels.tcp_server import TcpServer, TcpServerOptions
+from gateway.clock import Clock
+from gateway.downlink import Downlink, replay_route
+from gateway.journal import Journal, JournalFull, JournalLimits
+from gateway.link import ChannelContext, Link
+from gateway.logs import get_logger
+from gateway.metrics import Metrics, Sample, counters_source
+from gateway.outlet import Outlet
+from gateway.probes import Probes
+from gateway.publisher import BrokerOptions
+from gateway.sessions import Session, Sessions
+from gateway.settings import Channel, Settings, pattern_filter, split_listen, time_zone
+from gateway.uplink import NodeStatusTopic, Uplink
+from messages import NodeStatus, ReplayRequest, Topics, decode, encode
+from protocols.dlt698 import Options
+from protocols.events import Answered, Moment
+from protocols.registry import PROTOCOLS
+
+log = get_logger(__name__)
+
+PROTOCOL: Final = "dlt698.45"
+_TICK_S: Final = 0.1
+"""The machines' deadlines are kept to this precision."""
+_SYNC_CHECK_S: Final = 60.0
+
+
+class JournalDied(Exception):  # noqa: N818 (what happened)
+    """The journal's writer is gone: the process ends, rather than acknowledge what it cannot store."""
+
+
+class Gateway:
+    """One node. `run(stop)` runs it until the event is set."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, rng: Random | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.metrics = Metrics()
+        self.started = asyncio.Event()
+        """Set when the channels listen."""
+        self.sessions = Sessions(sum(channel.max_connections for channel in settings.channels) * 2)
+        self.channels: list[TcpServer] = []
+        self.probes: Probes | None = None
+        self._rng = rng or Random()  # noqa: S311 (jitter)
+        self._topics = Topics(settings.mqtt.prefix)
+        self._unflushed: set[Link] = set()
+        self._synchronized = False
+        self._fatal: asyncio.Future[None] | None = None
+        self.journal: Journal | None = None
+        self.uplink: Uplink | None = None
+        self.outlet: Outlet | None = None
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _trusted(self) -> bool:
+        """Whether terminals may set their clocks by ours."""
+        said = self.settings.protocol.clock_trusted
+        return self._synchronized if said == "auto" else said == "yes"
+
+    def _options(self, channel: Channel) -> Options:
+        protocol, terminals = self.settings.protocol, self.settings.terminals
+        return Options(
+            heartbeat_default_s=protocol.heartbeat_default_s,
+            suspect_after=protocol.suspect_after_heartbeats,
+            offline_after=protocol.offline_after_heartbeats,
+            clock_trusted=self._trusted,
+            request_timeout_s=protocol.request_timeout_s,
+            request_retries=protocol.request_retries,
+            report_repeat_window_s=protocol.report_repeat_window_s,
+            max_apdu=protocol.max_apdu_octets,
+            fragment_timeout_s=protocol.fragment_timeout_s,
+            connect=protocol.connect,
+            client_address=channel.client_address,
+            allow=pattern_filter(terminals.allow) if terminals.allow else lambda _: True,
+            unregistered=terminals.without_login,
+        )
+
+    def _context(self, channel: Channel, outlet: Outlet) -> ChannelContext:
+        settings = self.settings
+        protocol = PROTOCOLS[PROTOCOL]
+        zone = time_zone(channel.time_zone)
+        machines = protocol.machines(self._options(channel), zone, settings.protocol.layouts_cached)
+        raw = settings.terminals.raw
+        return ChannelContext(
+            name=channel.name,
+            protocol=protocol,
+            machines=machines,
+            sessions=self.sessions,
+            outlet=outlet,
+            clock=self.clock,
+            flush_soon=self._flush_soon,
+            answered=self._answered,
+            raw=pattern_filter(raw) if raw else lambda _: False,
+            max_frame=settings.protocol.max_frame_octets,
+            max_unsettled=channel.max_unsettled,
+        )
+
+    def _channel(self, channel: Channel, outlet: Outlet) -> TcpServer:
+        host, port = split_listen(channel.listen)
+        options = TcpServerOptions(
+            host=host,
+            port=port,
+            backlog=channel.backlog,
+            max_connections=channel.max_connections,
+            login_rate_per_s=channel.login_rate_per_s,
+            login_burst=channel.login_burst,
+            login_timeout_s=channel.login_timeout_s,
+            half_frame_timeout_s=self.settings.protocol.fragment_timeout_s,
+            write_buffer_bytes=channel.write_buffer_bytes,
+        )
+        return TcpServer(self._context(channel, outlet), options, self.clock)
+
+    def _broker(self) -> BrokerOptions:
+        mqtt = self.settings.mqtt
+        tls = None
+        if mqtt.url.startswith("mqtts:"):
+            tls = ssl.create_default_context(cafile=mqtt.tls_ca or None)
+            if mqtt.tls_cert:
+                tls.load_cert_chain(mqtt.tls_cert, mqtt.tls_key)
+        return replace(
+            BrokerOptions.from_url(mqtt.url, tls=tls),
+            client_id=self.settings.mqtt_client_id,
+            protocol=mqtt.version,
+            keepalive_s=mqtt.keepalive_s,
+            window=mqtt.window,
+            backoff_s=(mqtt.reconnect_min_s, mqtt.reconnect_max_s),
+        )
+
+    def _status(self, presence: Any) -> bytes:
+        settings = self.settings
+        status = NodeStatus(
+            node=settings.node.id,
+            status=presence,
+            version=version("loadgate"),
+            channels=[channel.name for channel in settings.channels],
+        )
+        return encode(status, settings.mqtt.format)
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then drain. Raises what keeps it from starting, and JournalDied."""
+        settings = self.settings
+        journal_path = settings.journal_path
+        journal_path.parent.mkdir(parents=True, exist_ok=True)
+        self._fatal = asyncio.get_running_loop().create_future()
+        self._synchronized = self.clock.synchronized()
+        limits = JournalLimits(
+            queue_rows=settings.journal.queue_rows,
+            queue_bytes=settings.journal.queue_bytes,
+            max_bytes=settings.journal.max_bytes,
+            keep_s=settings.journal.keep_s,
+        )
+        journal = await Journal.open(journal_path, limits, clock=self.clock.wall, on_death=self._on_death)
+        self.journal = journal
+        try:
+            await self._run(journal, stop)
+        finally:
+            await journal.close()
+
+    def _on_death(self, error: BaseException) -> None:
+        if self._fatal is not None and not self._fatal.done():
+            self._fatal.set_exception(JournalDied(str(error)))
+
+    async def _run(self, journal: Journal, stop: asyncio.Event) -> None:
+        settings = self.settings
+        broker = self._broker()
+        topic = self._topics.node_status(settings.node.id)
+        status = NodeStatusTopic(topic, lambda: self._status("online"), lambda: self._status("offline"))
+        uplink = self.uplink = Uplink(journal, broker, rng=self._rng, status=status)
+        outlet = Outlet(journal, self._topics, settings.node.id, settings.mqtt.format, uplink.say)
+        self.outlet = outlet
+        replay = replay_route(self._topics.replay(settings.node.id), _replay_range, uplink.replay)
+        downlink = Downlink(replace(broker, client_id=f"{settings.mqtt_client_id}-down"), [replay], rng=self._rng)
+        self.channels = [self._channel(channel, outlet) for channel in settings.channels]
+        self._register(journal, uplink, downlink, outlet)
+        self.probes = Probes(settings.http.listen, self.metrics, self._health, self._ready)
+        unwatch = journal.watch_writable(self._on_writable)
+        try:
+            async with self.probes, asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(uplink.run())]
+                passing = [tasks.create_task(downlink.run()), tasks.create_task(self._keep_time())]
+                for channel in self.channels:
+                    await channel.start()
+                    passing.append(tasks.create_task(channel.run()))
+                log.info(
+                    "listening",
+                    node=settings.node.id,
+                    channels={channel.context.name: channel.port for channel in self.channels},
+                    probes=self.probes.address,
+                )
+                self.started.set()
+                await self._until(stop)
+                await self._drain(journal, uplink)
+                for task in (*passing, *running):
+                    task.cancel()
+        finally:
+            unwatch()
+            self.started.clear()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for the stop; an end of the journal's writer is raised."""
+        assert self._fatal is not None
+        waiting = asyncio.ensure_future(stop.wait())
+        either: set[asyncio.Future[Any]] = {waiting, self._fatal}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._fatal.done():
+            self._fatal.result()
+
+    async def _drain(self, journal: Journal, uplink: Uplink) -> None:
+        """Settle what is committed, publish what can be, leave."""
+        log.info("draining", queued=journal.counters.queue_rows, unpublished=uplink.counters.behind)
+        for channel in self.channels:
+            await channel.stop_accepting()
+        committed = asyncio.Event()
+        with contextlib.suppress(TimeoutError, JournalFull):
+            async with asyncio.timeout(self.settings.mqtt.drain_timeout_s):
+                journal.append((), committed.set)
+                await committed.wait()
+        self._flush()
+        for channel in self.channels:
+            await channel.close()
+        drained = await uplink.stop(self.settings.mqtt.drain_timeout_s)
+        log.info("drained" if drained else "stopped with rows unpublished", unpublished=uplink.counters.behind)
+
+    # --- between the parts --------------------------------------------------------------------------------------
+
+    def _flush_soon(self, link: Link) -> None:
+        """One write a link for all that a batch of the journal settles."""
+        if not self._unflushed:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unflushed.add(link)
+
+    def _flush(self) -> None:
+        links, self._unflushed = self._unflushed, set()
+        for link in links:
+            link.flush()
+
+    def _on_writable(self, writable: bool) -> None:
+        log.warning(
+            "links go on" if writable else "links wait for the journal", full=bool(self.journal and self.journal.full)
+        )
+        for channel in self.channels:
+            channel.context.pause(not writable)
+
+    def _answered(self, session: Session, event: Answered, moment: Moment) -> None:
+        """An answer to a request goes to whoever asked."""
+        del moment
+        log.debug("answered", terminal=session.machine.terminal, result=type(event.result).__name__)
+
+    async def _keep_time(self) -> None:
+        """Tick the machines whose deadline has come."""
+        checked = self.clock.moment().mono
+        while True:
+            moment = self.clock.moment()
+            if moment.mono - checked >= _SYNC_CHECK_S:
+                checked = moment.mono
+                self._synchronized = self.clock.synchronized()
+            overdue = self.sessions.overdue(moment)
+            for session in overdue:
+                session.context.dispatch(session, session.machine.tick(moment), moment)
+                if session.link is not None:
+                    session.link.flush()
+            await asyncio.sleep(0 if overdue else _TICK_S)
+
+    # --- what others see ----------------------------------------------------------------------------------------
+
+    def _health(self) -> list[str]:
+        return ["the journal's writer is dead"] if self._fatal is not None and self._fatal.done() else []
+
+    def _ready(self) -> list[str]:
+        """Whether terminals should come here. A broker that is away is no reason: the journal keeps what comes."""
+        reasons = [] if self.started.is_set() else ["the channels do not listen"]
+        if self.journal is not None and not self.journal.writable:
+            reasons.append("the journal has no room" if self.journal.full else "the journal is behind")
+        return reasons
+
+    def _register(self, journal: Journal, uplink: Uplink, downlink: Downlink, outlet: Outlet) -> None:
+        metrics = self.metrics
+        now = ("queue_rows", "queue_bytes", "disk_bytes", "full", "stalled")
+        metrics.register("journal", counters_source("journal", journal.counters, gauges=now))
+        flow = ("connected", "in_flight", "behind")
+        metrics.register("uplink", counters_source("uplink", uplink.counters, gauges=flow))
+        metrics.register("downlink", counters_source("downlink", downlink.counters, gauges=("connected",)))
+        metrics.register("sessions", counters_source("sessions", self.sessions.counters, gauges=("known",)))
+        metrics.register("messages", lambda: _messages(outlet))
+        for channel in self.channels:
+            context = channel.context
+            labels = {"channel": context.name}
+            metrics.register(f"frames.{context.name}", counters_source("frames", context.counters, labels=labels))
+            metrics.register(
+                f"tcp.{context.name}",
+                counters_source("tcp", channel.counters, gauges=("connections", "waiting"), labels=labels),
+            )
+            metrics.register(f"link.{context.name}", lambda context=context: _link(context))  # type: ignore[misc]
+
+
+def _messages(outlet: Outlet) -> Iterator[Sample]:
+    for kind in ("readings", "alarms", "states"):
+        yield Sample("messages", "counter", "messages stored", getattr(outlet, kind), {"kind": kind})
+    yield Sample("raw_unsaid", "counter", "raw frames that could not be sent", outlet.unsaid)
+
+
+def _link(context: ChannelContext) -> Iterator[Sample]:
+    labels = {"channel": context.name}
+    for kind, number in list(context.violations.items()):
+        yield Sample("violations", "counter", "peers' faults", number, {**labels, "reason": kind})
+    yield Sample(
+        "acknowledgement_seconds", "histogram", "from report to acknowledgement", context.acknowledgement, labels
+    )
+
+
+def _replay_range(payload: bytes) -> tuple[int, int]:
+    request = decode(payload, ReplayRequest)
+    return request.from_seq, request.to_seq

@@ -1,0 +1,61 @@
+"""The outlet: stamps messages with the node and their place in the journal, encodes them, hands them to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.journal import Journal
+from gateway.journal_store import Row
+from messages import Alarm, Format, Raw, Reading, State, Topics, Up, encode
+
+Say = Callable[[str, bytes], bool]
+
+
+class Outlet:
+    """One for a node. Loop thread only. `say` sends what need not be durable."""
+
+    __slots__ = ("_format", "_journal", "_node", "_say", "_topics", "alarms", "readings", "states", "unsaid")
+
+    def __init__(self, journal: Journal, topics: Topics, node: str, form: Format, say: Say) -> None:
+        self._journal = journal
+        self._topics = topics
+        self._node = node
+        self._format: Format = form
+        self._say = say
+        self.readings = 0
+        self.alarms = 0
+        self.states = 0
+        self.unsaid = 0
+
+    def store(self, messages: list[Up], committed: Callable[[], None] | None) -> None:
+        """Queue messages for the journal; `committed` is called once they are on the disk. Raises JournalFull."""
+        seq = self._journal.next_seq
+        rows: list[Row] = []
+        for message in messages:
+            message.node = self._node
+            message.seq = seq
+            rows.append(self._row(seq, message))
+            seq += 1
+        self._journal.append(rows, committed)
+
+    def _row(self, seq: int, message: Up) -> Row:
+        topics = self._topics.terminal(message.terminal)
+        payload = encode(message, self._format)
+        if isinstance(message, Reading):
+            self.readings += 1
+            return Row(seq, topics.reading, payload)
+        if isinstance(message, Alarm):
+            self.alarms += 1
+            return Row(seq, topics.alarm, payload)
+        if isinstance(message, State):
+            self.states += 1
+            return Row(seq, topics.state, payload, retain=True)
+        return Row(seq, topics.ack, payload)
+
+    def pass_on(self, raw: Raw) -> None:
+        """Send a raw frame at once or not at all."""
+        raw.node = self._node
+        topics = self._topics.terminal(raw.terminal)
+        topic = topics.raw_up if raw.direction == "up" else topics.raw_down
+        if not self._say(topic, encode(raw, self._format)):
+            self.unsaid += 1

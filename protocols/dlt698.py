@@ -1,0 +1,570 @@
+"""The DL/T 698.45 machine: one terminal's dialogue with the master, without a socket or a sleep.
+
+Theory of operation. Four things go on side by side, and none waits for another:
+
+- Presence 在线状态: every valid frame is a sign of life, measured against the heartbeat promised (presence.py).
+- LINK 预连接: login, heartbeat and logout are answered at once, with the three times that terminals set clocks by.
+- Reports 上报: what comes up is delivered with a token; the REPORT-Response goes out when the token is settled, that is
+  when the messages are durable. A report that is said again is answered again, not delivered again (oddity 29).
+- Requests: one at a time, in order, each with its PIID, its deadline, its retries; an answer may come in link fragments
+  and in GET-Next blocks, a request may go out in fragments.
+
+Everything a peer sends ends in events; WireError does not leave this module.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from messages import State, Up, message_id
+from wire698 import access, link, model
+from wire698.errors import WireError
+from wire698.fast import FastDecoder
+from wire698.frame import ACK, DIR, FRAGMENT, SCRAMBLED, Address, Frame, Reassembler, build_frame, parse_fragment
+from wire698.pieces import Apdu, ResultRecord, ServerApdu
+from wire698.security import SecurityRequest, SecurityResponse
+from wire698.values import Dar, Piid
+
+from .events import (
+    Answered,
+    CloseWanted,
+    Deliver,
+    Event,
+    Failure,
+    Identified,
+    Moment,
+    Oddity,
+    ProgrammingError,
+    Request,
+    Token,
+    Violation,
+)
+from .exchange import Exchange
+from .mapping import Mapper, Said
+from .presence import TRANSITIONS, Presence, Trigger
+from .reports import body_of, has_tails, identify, report_response
+from .times import Instants
+
+NAME: Final = "dlt698.45"
+CLIENT_ANSWER: Final = 0x03
+"""Control octet of what the master says to an exchange that the terminal began."""
+LINK_ANSWER: Final = 0x01
+ILLEGAL_DEVICE: Final = 2
+CLOCK_TRUSTED: Final = 0x80
+SERVICE_NOT_SUPPORTED: Final = 2
+_RECENT: Final = 32
+"""Reports of one terminal that are remembered so as to answer a repetition."""
+_VERSION: Final = 0x0010
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a machine is told by the settings; times in s, sizes in octets."""
+
+    heartbeat_default_s: int = 300
+    suspect_after: float = 1.5
+    offline_after: float = 2.5
+    clock_trusted: bool | Callable[[], bool] = True
+    request_timeout_s: float = 30.0
+    request_retries: int = 1
+    report_repeat_window_s: float = 600.0
+    max_apdu: int = 65536
+    fragment_timeout_s: float = 30.0
+    fragment_octets: int = 900
+    acknowledge_last_fragment: bool = True
+    connect: Literal["auto", "always", "never"] = "auto"
+    client_address: int = 0x10
+    max_requests: int = 64
+    allow: Callable[[str], bool] = lambda _: True
+    unregistered: Literal["identify", "refuse"] = "identify"
+
+
+class Dlt698Machine:
+    """One terminal. `decoder` and `mapper` are shared by all terminals of a channel."""
+
+    __slots__ = (
+        "_address",
+        "_client",
+        "_connected",
+        "_decoder",
+        "_exchange",
+        "_fragment_deadline",
+        "_heartbeat",
+        "_identified",
+        "_instants",
+        "_last_seen",
+        "_mapper",
+        "_offset",
+        "_options",
+        "_outgoing",
+        "_piid",
+        "_presence",
+        "_queue",
+        "_reassembler",
+        "_recent",
+        "_since",
+        "_wall_seen",
+        "attached",
+        "epoch",
+        "terminal",
+    )
+
+    def __init__(
+        self, terminal: str, options: Options, decoder: FastDecoder, mapper: Mapper, instants: Instants
+    ) -> None:
+        self.terminal = terminal
+        self.epoch = 0
+        self.attached = False
+        self._options = options
+        self._decoder = decoder
+        self._mapper = mapper
+        self._instants = instants
+        self._outgoing: list[bytes] = []
+        self._address: Address | None = None
+        self._client = options.client_address
+        self._identified = False
+        self._connected = False
+        self._presence: Presence = "offline"
+        self._since = 0
+        self._last_seen = 0.0
+        self._wall_seen: int | None = None
+        self._heartbeat = options.heartbeat_default_s
+        self._offset: int | None = None
+        self._piid = 0
+        self._queue: deque[Request] | None = None
+        self._exchange: Exchange | None = None
+        self._reassembler: Reassembler | None = None
+        self._fragment_deadline: float | None = None
+        self._recent: dict[str, tuple[float, str, Token]] | None = None
+
+    # --- the link -----------------------------------------------------------------------------------------------
+
+    def attach(self, moment: Moment) -> list[Event]:
+        """A link has taken this terminal: the epoch goes up, and what was under way on the old link is lost."""
+        events = self._lose("another connection has taken over", moment) if self.attached else []
+        self.epoch += 1
+        self.attached = True
+        self._identified = False
+        self._connected = False
+        self._outgoing = []
+        return events
+
+    def detach(self, epoch: int, moment: Moment) -> list[Event]:
+        """The link of `epoch` is gone. An older link's end changes nothing."""
+        if epoch != self.epoch or not self.attached:
+            return []
+        self.attached = False
+        self._outgoing = []
+        return self._lose("the connection was closed", moment)
+
+    def _lose(self, text: str, moment: Moment) -> list[Event]:
+        del moment
+        self._reassembler = None
+        self._fragment_deadline = None
+        exchange, self._exchange = self._exchange, None
+        return [Answered(exchange.request, Failure("lost", text))] if exchange is not None else []
+
+    def outgoing(self) -> list[bytes]:
+        """Frames to be written, each given once."""
+        if not self._outgoing:
+            return self._outgoing
+        frames, self._outgoing = self._outgoing, []
+        return frames
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def feed(self, frame: Frame, moment: Moment) -> list[Event]:
+        """A frame with this terminal's address."""
+        events: list[Event] = []
+        self._address = frame.address
+        octets = frame.data
+        if frame.control & FRAGMENT:
+            whole = self._fragment(frame, moment, events)
+            if whole is None:
+                self._heard(moment, events, "frame")
+                return events
+            octets = whole
+        try:
+            apdu, oddities = self._decoder.parse(octets)
+            if type(apdu) in _ENVELOPES:
+                octets, apdu, oddities = self._opened(apdu)
+        except WireError as error:
+            self._heard(moment, events, "frame")
+            events.append(Violation(f"apdu: {error.reason}", frame.raw))
+            return events
+        if oddities:
+            events.extend([Oddity(name) for name in oddities])
+        handler = _HANDLERS.get(type(apdu))
+        if handler is not None:
+            handler(self, apdu, octets, frame, moment, events)
+        elif isinstance(apdu, ServerApdu):
+            self._heard(moment, events, "frame")
+            self._answer(apdu, octets, frame, moment, events)
+        else:
+            self._heard(moment, events, "frame")
+            events.append(Violation(f"service: {apdu.SERVICE} is not for a master", frame.raw))
+        return events
+
+    def _opened(self, envelope: Apdu) -> tuple[bytes, Apdu, list[str] | None]:
+        """What is inside a SECURITY envelope; only plaintext can be read here."""
+        assert isinstance(envelope, SecurityRequest | SecurityResponse)
+        inner = model.inner_of(envelope)
+        if inner is None:
+            what = "a refusal" if isinstance(envelope.unit.content, Dar) else "ciphertext"
+            raise WireError(0, f"{envelope.SERVICE} holds {what}")
+        apdu, oddities = self._decoder.parse(inner)
+        if type(apdu) in _ENVELOPES:
+            raise WireError(0, "a SECURITY envelope within another")
+        return inner, apdu, oddities
+
+    def _fragment(self, frame: Frame, moment: Moment, events: list[Event]) -> bytes | None:
+        """Take a link fragment; gives the APDU when it is whole."""
+        try:
+            fragment = parse_fragment(frame.data, frame.data_offset)
+        except WireError as error:
+            events.append(Violation(f"fragment: {error.reason}", frame.raw))
+            return None
+        if fragment.kind == ACK:
+            if self._exchange is not None:
+                further = self._exchange.acknowledged(fragment, frame.address, self._client, moment.mono)
+                if further is not None:
+                    self._outgoing.append(further)
+            return None
+        if self._reassembler is None:
+            self._reassembler = Reassembler(self._options.max_apdu)
+        acknowledgement, whole, warning = self._reassembler.feed(fragment)
+        if warning is not None:
+            events.append(Violation(warning, frame.raw))
+        if acknowledgement is not None and (whole is None or self._options.acknowledge_last_fragment):
+            control = frame.control & ~(DIR | SCRAMBLED)
+            self._outgoing.append(build_frame(control, frame.address, frame.client, acknowledgement))
+        open_still = self._reassembler.open
+        self._fragment_deadline = moment.mono + self._options.fragment_timeout_s if open_still else None
+        if self._exchange is not None:
+            self._exchange.deadline = max(self._exchange.deadline, moment.mono + self._exchange.timeout)
+        return whole
+
+    # --- LINK and presence --------------------------------------------------------------------------------------
+
+    def _link(self, apdu: link.LinkRequest, _: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        allowed = self._options.allow(self.terminal)
+        trusted = self._options.clock_trusted
+        if callable(trusted):
+            trusted = trusted()
+        result = (0 if allowed else ILLEGAL_DEVICE) | (CLOCK_TRUSTED if trusted else 0)
+        now = self._instants.date_time(moment.wall)
+        response = link.LinkResponse(apdu.piid, result, apdu.time, now, now)
+        answer = build_frame(LINK_ANSWER, frame.address, self._client, model.build(response))
+        self._outgoing.append(answer)
+        if not allowed:
+            events.append(CloseWanted("terminal is not allowed"))
+            return
+        if apdu.type == link.LOGOUT:
+            self._trigger("logout", moment, events, "logout")
+            events.append(CloseWanted("logout"))
+            return
+        self._heartbeat = apdu.period or self._options.heartbeat_default_s
+        told = self._instants[apdu.time]
+        self._offset = None if told is None else told - moment.wall
+        login = apdu.type == link.LOGIN
+        if login or not self._identified:
+            self._identified = True
+            events.append(Identified(self.terminal, login))
+        self._heard(moment, events, "login" if login else "heartbeat", tell=login)
+        if login and self._options.connect == "always" and not self._connected:
+            self._ask_connect(moment)
+        self._proceed(moment)
+
+    def _admitted(self, frame: Frame, moment: Moment, events: list[Event]) -> bool:
+        """Whether a terminal that has not logged in on this link may speak (oddity 34)."""
+        if self._identified:
+            return True
+        if not self._options.allow(self.terminal):
+            events.append(CloseWanted("terminal is not allowed"))
+            return False
+        if self._options.unregistered == "refuse":
+            events += [Violation("not-logged-in", frame.raw), CloseWanted("not logged in")]
+            return False
+        self._identified = True
+        events.append(Identified(self.terminal, login=False))
+        self._heard(moment, events, "report", tell=True)
+        return True
+
+    def _heard(self, moment: Moment, events: list[Event], reason: str, *, tell: bool = False) -> None:
+        self._last_seen, self._wall_seen = moment
+        if self._presence != "online" or tell:
+            self._trigger("heard", moment, events, reason, tell=tell)
+
+    def _trigger(
+        self, trigger: Trigger, moment: Moment, events: list[Event], reason: str, *, tell: bool = False
+    ) -> None:
+        before = self._presence
+        self._presence = TRANSITIONS[before, trigger]
+        if self._presence != before:
+            self._since = moment.wall
+        elif not tell:
+            return
+        events.append(Deliver([self._state(reason, moment)], None))
+
+    def _state(self, reason: str, moment: Moment) -> State:
+        identity = message_id(self.terminal, reason.encode(), self._presence.encode(), moment.wall.to_bytes(8))
+        return State(
+            id=identity,
+            terminal=self.terminal,
+            received_at=moment.wall,
+            presence=self._presence,
+            reason=reason,
+            since=self._since,
+            last_seen=self._wall_seen,
+            heartbeat_s=self._heartbeat,
+            clock_offset_ms=self._offset,
+        )
+
+    @property
+    def presence(self) -> Presence:
+        return self._presence
+
+    # --- reports ------------------------------------------------------------------------------------------------
+
+    def _report(self, apdu: Any, octets: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        if not self._admitted(frame, moment, events):
+            return
+        self._heard(moment, events, "frame")
+        answer = build_frame(CLIENT_ANSWER, frame.address, frame.client, report_response(apdu))
+        body = octets[3:] if octets[-2:] == b"\x00\x00" and not has_tails(apdu) else body_of(apdu)
+        content = message_id(self.terminal, octets[:2], body)
+        if self._repeated(content, answer, moment):
+            events.append(Oddity("report-repeated"))
+            return
+        messages = self._mapped(apdu, frame, moment)
+        identify(messages, content, self.terminal, moment.wall)
+        token = Token(self.epoch, content, answer)
+        if not messages:
+            # Nothing was said, so nothing need be stored before the terminal may forget it.
+            self._outgoing.append(answer)
+            token.settled = True
+        else:
+            events.append(Deliver(messages, token))
+        self._remember(content, token, moment)
+        if apdu.follow is not None:
+            self._follow(apdu, frame, moment, events)
+
+    def _mapped(self, apdu: Any, frame: Frame, moment: Moment) -> list[Up]:
+        said = Said(self.terminal, logical_of(frame.address), moment.wall)
+        if isinstance(apdu, access.ReportNotificationRecordList):
+            return self._mapper.of_records(apdu.records, said)
+        if isinstance(apdu, access.ReportNotificationList):
+            return self._mapper.of_results(apdu.results, said)
+        return self._mapper.of_octets(apdu.port, apdu.data, said)
+
+    def _repeated(self, content: str, answer: bytes, moment: Moment) -> bool:
+        """Answer a report that is known: at once when it is durable, else together with the first."""
+        known = self._recent.get(content) if self._recent is not None else None
+        if known is None or moment.mono - known[0] > self._options.report_repeat_window_s:
+            return False
+        token = known[2]
+        if token.settled:
+            self._outgoing.append(answer)
+        elif token.epoch != self.epoch:
+            token.epoch, token.answers = self.epoch, [answer]
+        elif answer not in token.answers:
+            token.answers.append(answer)
+        return True
+
+    def _remember(self, content: str, token: Token, moment: Moment) -> None:
+        if self._recent is None:
+            self._recent = {}
+        self._recent.pop(content, None)
+        while len(self._recent) >= _RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[content] = (moment.mono, content, token)
+
+    def settle(self, token: Token, moment: Moment) -> None:
+        """The messages are durable: the terminal is told, unless it has gone since."""
+        del moment
+        if token.settled:
+            raise ProgrammingError("a token is settled once")
+        token.settled = True
+        if self.attached and token.epoch == self.epoch:
+            self._outgoing.extend(token.answers)
+        token.answers = []
+
+    def abandon(self, token: Token) -> None:
+        """The messages could not be stored: the terminal is not told, and its repetition is delivered anew."""
+        if self._recent is not None:
+            self._recent.pop(token.identity, None)
+
+    def _follow(self, apdu: ServerApdu, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        """A follow report 跟随上报 asks for no answer."""
+        said = Said(self.terminal, logical_of(frame.address), moment.wall)
+        items: Any = apdu.follow
+        records = items and isinstance(items[0], ResultRecord)
+        messages = self._mapper.of_records(items, said) if records else self._mapper.of_results(items, said)
+        content = message_id(self.terminal, b"follow", body_of(apdu))
+        identify(messages, content, self.terminal, moment.wall)
+        if messages:
+            events.append(Deliver(messages, None))
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, moment: Moment) -> list[Event]:
+        """Queue a request; it is sent when those before it are answered."""
+        if self._queue is None:
+            self._queue = deque()
+        if len(self._queue) >= self._options.max_requests:
+            return [Answered(request, Failure("busy", f"{len(self._queue)} requests are waiting for this terminal"))]
+        self._queue.append(request)
+        self._proceed(moment)
+        return []
+
+    def _proceed(self, moment: Moment) -> None:
+        if self._exchange is None and self._queue and self.attached and self._address is not None:
+            request = self._queue.popleft()
+            timeout = request.timeout if request.timeout is not None else self._options.request_timeout_s
+            self._exchange = Exchange(request, timeout, self._options.max_apdu)
+            self._attempt(moment)
+
+    def _attempt(self, moment: Moment) -> None:
+        assert self._exchange is not None
+        assert self._address is not None
+        self._piid = self._piid + 1 & 0x3F
+        self._exchange.request.sent_at = moment.wall
+        frame = self._exchange.start(
+            self._piid, self._address, self._client, moment.mono, self._options.fragment_octets
+        )
+        self._outgoing.append(frame)
+
+    def _answer(self, apdu: ServerApdu, octets: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        if apdu.follow is not None:
+            self._follow(apdu, frame, moment, events)
+        if isinstance(apdu, link.ReleaseNotification):
+            self._connected = False
+            return
+        exchange = self._exchange
+        if exchange is None or not exchange.answers(apdu):
+            events.append(Oddity("unmatched-answer"))
+            return
+        result: Any = apdu
+        if isinstance(apdu, access.GetResponseNext):
+            result = exchange.block(apdu, len(octets))
+            if isinstance(result, access.GetRequestNext):
+                exchange.deadline = moment.mono + exchange.timeout
+                request = model.build(result)
+                self._outgoing.append(build_frame(0x43, frame.address, self._client, request))
+                return
+        elif isinstance(apdu, link.ServerError):
+            if apdu.error == SERVICE_NOT_SUPPORTED and self._may_connect(exchange):
+                # The terminal serves nothing before CONNECT (oddity 31): connect, then ask again.
+                self._exchange = None
+                self._queue = self._queue if self._queue is not None else deque()
+                self._queue.appendleft(exchange.request)
+                self._ask_connect(moment)
+                return
+            result = Failure("refused", f"error response {apdu.error}", apdu.error)
+        elif isinstance(apdu, link.ConnectResponse):
+            self._connected = apdu.result == 0
+        self._finish(exchange, result, moment, events)
+
+    def _may_connect(self, exchange: Exchange) -> bool:
+        is_connect = isinstance(exchange.request.apdu, link.ConnectRequest)
+        return self._options.connect != "never" and not self._connected and not is_connect
+
+    def _ask_connect(self, moment: Moment) -> None:
+        """Put a CONNECT before everything that waits."""
+        connect = link.ConnectRequest(
+            Piid(0), _VERSION, b"\xff" * 8, b"\xff" * 16, 1024, 1024, 1, self._options.max_apdu & 0xFFFF or 0xFFFF, 7200
+        )
+        self._queue = self._queue if self._queue is not None else deque()
+        self._queue.appendleft(Request(connect, context=_OWN))
+        self._proceed(moment)
+
+    def _finish(self, exchange: Exchange, result: Any, moment: Moment, events: list[Event]) -> None:
+        self._exchange = None
+        if exchange.request.context is not _OWN:
+            events.append(Answered(exchange.request, result))
+        elif isinstance(result, Failure) or result.result != 0:
+            events.append(Oddity("connect-refused"))
+            # What waited for the connection is asked all the same; the terminal's answer is then the truth.
+            self._connected = True
+        self._proceed(moment)
+
+    def cancel(self, request: Request, moment: Moment) -> list[Event]:
+        """Take back a request that has not been sent; one under way stays."""
+        if self._queue is None or request not in self._queue:
+            return []
+        self._queue.remove(request)
+        self._proceed(moment)
+        return [Answered(request, Failure("cancelled", "taken back before it was sent"))]
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """The nearest instant (mono) at which something is overdue."""
+        nearest: float | None = None
+        if self._presence == "online":
+            nearest = self._last_seen + self._heartbeat * self._options.suspect_after
+        elif self._presence == "suspect":
+            nearest = self._last_seen + self._heartbeat * self._options.offline_after
+        for other in (self._exchange.deadline if self._exchange is not None else None, self._fragment_deadline):
+            if other is not None and (nearest is None or other < nearest):
+                nearest = other
+        return nearest
+
+    def tick(self, moment: Moment) -> list[Event]:
+        """Do what is overdue."""
+        events: list[Event] = []
+        silence = moment.mono - self._last_seen
+        if self._presence != "offline":
+            if silence >= self._heartbeat * self._options.offline_after:
+                self._trigger("missed", moment, events, "heartbeat_missed")
+                events.append(CloseWanted("heartbeat missed"))
+            elif silence >= self._heartbeat * self._options.suspect_after:
+                self._trigger("late", moment, events, "heartbeat_late")
+        if self._fragment_deadline is not None and moment.mono >= self._fragment_deadline:
+            self._fragment_deadline = None
+            self._reassembler = None
+            events.append(Violation("fragment-timeout", b""))
+        if self._exchange is not None and moment.mono >= self._exchange.deadline:
+            self._overdue(self._exchange, moment, events)
+        return events
+
+    def _overdue(self, exchange: Exchange, moment: Moment, events: list[Event]) -> None:
+        request = exchange.request
+        retries = request.retries if request.retries is not None else self._options.request_retries
+        if request.attempts > retries:
+            text = f"no answer to {request.attempts} attempt(s) of {exchange.timeout:g} s"
+            self._finish(exchange, Failure("timed_out", text), moment, events)
+            return
+        assert self._address is not None
+        fragment = exchange.repeat(self._address, self._client)
+        if fragment is None:
+            self._attempt(moment)
+            return
+        request.attempts += 1
+        exchange.deadline = moment.mono + exchange.timeout
+        self._outgoing.append(fragment)
+
+
+_OWN = object()
+"""Context of the requests that the machine makes for itself."""
+_ENVELOPES: Final = frozenset({SecurityRequest, SecurityResponse})
+_HANDLERS: Final[dict[type, Any]] = {
+    link.LinkRequest: Dlt698Machine._link,
+    access.ReportNotificationList: Dlt698Machine._report,
+    access.ReportNotificationRecordList: Dlt698Machine._report,
+    access.ReportNotificationTransData: Dlt698Machine._report,
+}
+
+
+def terminal_of(frame: Frame) -> str | None:
+    """The terminal that a frame comes from; None where its address is no single one (group, wildcard, broadcast)."""
+    return frame.address.terminal if frame.address.kind == 0 else None
+
+
+def logical_of(address: Address) -> int:
+    """The logical address, in whichever way it is written (oddity 2)."""
+    extended = address.extended_logical
+    return address.logical if extended is None else extended

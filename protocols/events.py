@@ -1,0 +1,149 @@
+"""What a machine and its shell say to each other.
+
+The shell moves octets and time; the machine returns what it means (h11's division of labour). A machine is fed frames,
+requests, settled tokens and the passing of time; it gives events and octets to be sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from messages import Up
+
+
+class ProgrammingError(RuntimeError):
+    """A machine was used in a way that its rules forbid: our fault, never a peer's."""
+
+
+class Moment(NamedTuple):
+    """An instant: `mono` s of a clock that never jumps, for waiting; `wall` ms since 1970 UTC, for telling."""
+
+    mono: float
+    wall: int
+
+
+class Token:
+    """Stands for messages that must be durable before the terminal may forget them.
+
+    `answers` are the frames that tell it so: more than one when it said the same again while it waited.
+    """
+
+    __slots__ = ("answers", "epoch", "identity", "settled")
+
+    def __init__(self, epoch: int, identity: str, answer: bytes) -> None:
+        self.epoch = epoch
+        self.identity = identity
+        self.answers = [answer]
+        self.settled = False
+
+
+class Identified(NamedTuple):
+    """The peer is this terminal. `login` is False for one that speaks without having logged in (oddity 34)."""
+
+    terminal: str
+    login: bool
+
+
+class Deliver(NamedTuple):
+    """Messages to be stored, then published; with a token, `settle` it once they are stored."""
+
+    messages: list[Up]
+    token: Token | None
+
+
+class Answered(NamedTuple):
+    """A request has come to its end: `result` is the answering APDU, or a Failure."""
+
+    request: Request
+    result: Any
+
+
+class Failure(NamedTuple):
+    """Why a request has no answer.
+
+    name: `timed_out`, `cancelled`, `lost` (connection), `refused` (error response; code), `bad_answer`, `busy`.
+    """
+
+    name: str
+    text: str
+    code: int | None = None
+
+
+class Violation(NamedTuple):
+    """The peer broke the rules: counted by `reason`, logged, never fatal to others."""
+
+    reason: str
+    raw: bytes
+
+
+class Oddity(NamedTuple):
+    """Something accepted although the text does not have it so (field-oddities); counted by name."""
+
+    name: str
+
+
+class CloseWanted(NamedTuple):
+    """Close the connection when the octets given out are written."""
+
+    reason: str
+
+
+Event: TypeAlias = Identified | Deliver | Answered | Violation | Oddity | CloseWanted
+
+
+class Request:
+    """Something asked of a terminal.
+
+    `apdu` is built anew for each attempt with the PIID of that attempt; `timeout` s for one attempt; `retries` attempts
+    after the first. `context` is the caller's own.
+    """
+
+    __slots__ = ("apdu", "attempts", "context", "retries", "sent_at", "timeout")
+
+    def __init__(
+        self, apdu: Any, *, timeout: float | None = None, retries: int | None = None, context: Any = None
+    ) -> None:
+        self.apdu = apdu
+        self.timeout = timeout
+        self.retries = retries
+        self.context = context
+        self.attempts = 0
+        self.sent_at: int | None = None
+
+
+class Machine(Protocol):
+    """One terminal's dialogue, whatever its protocol."""
+
+    terminal: str
+    epoch: int
+
+    @property
+    def presence(self) -> str:
+        """`online`, `suspect` or `offline`."""
+
+    def attach(self, moment: Moment) -> list[Event]:
+        """A link has taken this terminal; `epoch` goes up, and what an older link still says is void."""
+
+    def detach(self, epoch: int, moment: Moment) -> list[Event]:
+        """The link of `epoch` is gone; nothing happens if a newer one has taken over."""
+
+    def feed(self, frame: Any, moment: Moment) -> list[Event]:
+        """A frame of this terminal."""
+
+    def submit(self, request: Request, moment: Moment) -> list[Event]:
+        """Ask the terminal something."""
+
+    def settle(self, token: Token, moment: Moment) -> None:
+        """The messages of a token are durable."""
+
+    def abandon(self, token: Token) -> None:
+        """The messages of a token could not be stored."""
+
+    def tick(self, moment: Moment) -> list[Event]:
+        """Time has passed; call it at `deadline` or later."""
+
+    def deadline(self) -> float | None:
+        """The `mono` instant at which `tick` has something to do."""
+
+    def outgoing(self) -> list[bytes]:
+        """Octets to be written, each once."""
