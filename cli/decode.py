@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if args.scan and args.apdu:
         print("loadgate decode: --scan finds frames; it does not go with --apdu", file=sys.stderr)
         return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Chinese terms on a terminal that has none are no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
     printer = _Json() if args.json else _Text()
     if args.scan:
         return _scan(lines, printer)

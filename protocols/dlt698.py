@@ -15,19 +15,19 @@ Everything a peer sends ends in events; WireError does not leave this module.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from messages import State, Up, message_id
 from wire698 import access, link, model
 from wire698.errors import WireError
 from wire698.fast import FastDecoder
 from wire698.frame import ACK, DIR, FRAGMENT, SCRAMBLED, Address, Frame, Reassembler, build_frame, parse_fragment
-from wire698.pieces import Apdu, ResultRecord, ServerApdu
+from wire698.notation import BuildError
+from wire698.pieces import Apdu, ClientApdu, ServerApdu, holds_records
 from wire698.security import SecurityRequest, SecurityResponse
 from wire698.values import Dar, Piid
 
+from .dlt698_options import Options
 from .events import (
     Answered,
     CloseWanted,
@@ -45,8 +45,10 @@ from .events import (
 from .exchange import Exchange
 from .mapping import Mapper, Said
 from .presence import TRANSITIONS, Presence, Trigger
-from .reports import body_of, has_tails, identify, report_response
+from .reports import REPORTS, Recent, content_of, follow_content, identify, protected, report_response
 from .times import Instants
+
+__all__ = ["NAME", "Dlt698Machine", "Options", "logical_of", "terminal_of"]
 
 NAME: Final = "dlt698.45"
 CLIENT_ANSWER: Final = 0x03
@@ -55,31 +57,7 @@ LINK_ANSWER: Final = 0x01
 ILLEGAL_DEVICE: Final = 2
 CLOCK_TRUSTED: Final = 0x80
 SERVICE_NOT_SUPPORTED: Final = 2
-_RECENT: Final = 32
-"""Reports of one terminal that are remembered so as to answer a repetition."""
 _VERSION: Final = 0x0010
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a machine is told by the settings; times in s, sizes in octets."""
-
-    heartbeat_default_s: int = 300
-    suspect_after: float = 1.5
-    offline_after: float = 2.5
-    clock_trusted: bool | Callable[[], bool] = True
-    request_timeout_s: float = 30.0
-    request_retries: int = 1
-    report_repeat_window_s: float = 600.0
-    max_apdu: int = 65536
-    fragment_timeout_s: float = 30.0
-    fragment_octets: int = 900
-    acknowledge_last_fragment: bool = True
-    connect: Literal["auto", "always", "never"] = "auto"
-    client_address: int = 0x10
-    max_requests: int = 64
-    allow: Callable[[str], bool] = lambda _: True
-    unregistered: Literal["identify", "refuse"] = "identify"
 
 
 class Dlt698Machine:
@@ -107,6 +85,7 @@ class Dlt698Machine:
         "_recent",
         "_since",
         "_wall_seen",
+        "_wants_connect",
         "attached",
         "epoch",
         "terminal",
@@ -127,6 +106,7 @@ class Dlt698Machine:
         self._client = options.client_address
         self._identified = False
         self._connected = False
+        self._wants_connect = False
         self._presence: Presence = "offline"
         self._since = 0
         self._last_seen = 0.0
@@ -138,13 +118,14 @@ class Dlt698Machine:
         self._exchange: Exchange | None = None
         self._reassembler: Reassembler | None = None
         self._fragment_deadline: float | None = None
-        self._recent: dict[str, tuple[float, str, Token]] | None = None
+        self._recent: Recent | None = None
 
     # --- the link -----------------------------------------------------------------------------------------------
 
     def attach(self, moment: Moment) -> list[Event]:
         """A link has taken this terminal: the epoch goes up, and what was under way on the old link is lost."""
-        events = self._lose("another connection has taken over", moment) if self.attached else []
+        del moment
+        events = self._lose("another connection has taken over") if self.attached else []
         self.epoch += 1
         self.attached = True
         self._identified = False
@@ -154,18 +135,21 @@ class Dlt698Machine:
 
     def detach(self, epoch: int, moment: Moment) -> list[Event]:
         """The link of `epoch` is gone. An older link's end changes nothing."""
+        del moment
         if epoch != self.epoch or not self.attached:
             return []
         self.attached = False
         self._outgoing = []
-        return self._lose("the connection was closed", moment)
+        return self._lose("the connection was closed")
 
-    def _lose(self, text: str, moment: Moment) -> list[Event]:
-        del moment
+    def _lose(self, text: str) -> list[Event]:
         self._reassembler = None
         self._fragment_deadline = None
+        self._drop_own()
         exchange, self._exchange = self._exchange, None
-        return [Answered(exchange.request, Failure("lost", text))] if exchange is not None else []
+        if exchange is None or exchange.request.context is _OWN:
+            return []
+        return [Answered(exchange.request, Failure("lost", text))]
 
     def outgoing(self) -> list[bytes]:
         """Frames to be written, each given once."""
@@ -177,36 +161,51 @@ class Dlt698Machine:
     # --- frames -------------------------------------------------------------------------------------------------
 
     def feed(self, frame: Frame, moment: Moment) -> list[Event]:
-        """A frame with this terminal's address."""
+        """A frame with this terminal's address. Raises ProgrammingError while no link is attached."""
+        if not self.attached:
+            raise ProgrammingError(f"a frame of {self.terminal} was fed without a link")
         events: list[Event] = []
-        self._address = frame.address
+        if self._address is None or (frame.address != self._address and not logical_of(frame.address)):
+            # Requests go to the terminal itself, not to a server behind it that reports too.
+            self._address = frame.address
         octets = frame.data
         if frame.control & FRAGMENT:
+            if not self._admitted(frame, moment, events):
+                return events
+            self._heard(moment, events, "frame")
             whole = self._fragment(frame, moment, events)
             if whole is None:
-                self._heard(moment, events, "frame")
                 return events
             octets = whole
         try:
             apdu, oddities = self._decoder.parse(octets)
-            if type(apdu) in _ENVELOPES:
+            wrapped = type(apdu) in _ENVELOPES
+            if wrapped:
                 octets, apdu, oddities = self._opened(apdu)
         except WireError as error:
-            self._heard(moment, events, "frame")
-            events.append(Violation(f"apdu: {error.reason}", frame.raw))
+            self._not_for_us(f"apdu: {error.reason}", frame, moment, events)
             return events
         if oddities:
             events.extend([Oddity(name) for name in oddities])
-        handler = _HANDLERS.get(type(apdu))
-        if handler is not None:
-            handler(self, apdu, octets, frame, moment, events)
-        elif isinstance(apdu, ServerApdu):
+        if type(apdu) is link.LinkRequest:
+            self._link(apdu, frame, moment, events)
+        elif not isinstance(apdu, ServerApdu):
+            self._not_for_us(f"service: {apdu.SERVICE} is not for a master", frame, moment, events)
+        elif self._admitted(frame, moment, events):
             self._heard(moment, events, "frame")
-            self._answer(apdu, octets, frame, moment, events)
-        else:
-            self._heard(moment, events, "frame")
-            events.append(Violation(f"service: {apdu.SERVICE} is not for a master", frame.raw))
+            if type(apdu) in REPORTS:
+                self._report(apdu, octets, frame, moment, events, wrapped=wrapped)
+            else:
+                self._answer(apdu, octets, frame, moment, events)
+            if apdu.follow is not None:
+                self._follow(apdu, frame, moment, events)
         return events
+
+    def _not_for_us(self, reason: str, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        """A good frame that says nothing we can use: a sign of life, but nobody is identified by it."""
+        if self._identified:
+            self._heard(moment, events, "frame")
+        events.append(Violation(reason, frame.raw))
 
     def _opened(self, envelope: Apdu) -> tuple[bytes, Apdu, list[str] | None]:
         """What is inside a SECURITY envelope; only plaintext can be read here."""
@@ -235,6 +234,7 @@ class Dlt698Machine:
             return None
         if self._reassembler is None:
             self._reassembler = Reassembler(self._options.max_apdu)
+        waited = self._reassembler.open
         acknowledgement, whole, warning = self._reassembler.feed(fragment)
         if warning is not None:
             events.append(Violation(warning, frame.raw))
@@ -243,13 +243,13 @@ class Dlt698Machine:
             self._outgoing.append(build_frame(control, frame.address, frame.client, acknowledgement))
         open_still = self._reassembler.open
         self._fragment_deadline = moment.mono + self._options.fragment_timeout_s if open_still else None
-        if self._exchange is not None:
-            self._exchange.deadline = max(self._exchange.deadline, moment.mono + self._exchange.timeout)
+        if self._exchange is not None and (waited or open_still):
+            self._exchange.extend(moment.mono)
         return whole
 
     # --- LINK and presence --------------------------------------------------------------------------------------
 
-    def _link(self, apdu: link.LinkRequest, _: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
+    def _link(self, apdu: link.LinkRequest, frame: Frame, moment: Moment, events: list[Event]) -> None:
         allowed = self._options.allow(self.terminal)
         trusted = self._options.clock_trusted
         if callable(trusted):
@@ -262,7 +262,10 @@ class Dlt698Machine:
         if not allowed:
             events.append(CloseWanted("terminal is not allowed"))
             return
+        self._address = frame.address
         if apdu.type == link.LOGOUT:
+            self._identified = False
+            self._last_seen, self._wall_seen = moment
             self._trigger("logout", moment, events, "logout")
             events.append(CloseWanted("logout"))
             return
@@ -272,10 +275,10 @@ class Dlt698Machine:
         login = apdu.type == link.LOGIN
         if login or not self._identified:
             self._identified = True
+            self._connected = False
             events.append(Identified(self.terminal, login))
+            self._connect_unasked()
         self._heard(moment, events, "login" if login else "heartbeat", tell=login)
-        if login and self._options.connect == "always" and not self._connected:
-            self._ask_connect(moment)
         self._proceed(moment)
 
     def _admitted(self, frame: Frame, moment: Moment, events: list[Event]) -> bool:
@@ -291,6 +294,7 @@ class Dlt698Machine:
         self._identified = True
         events.append(Identified(self.terminal, login=False))
         self._heard(moment, events, "report", tell=True)
+        self._proceed(moment)
         return True
 
     def _heard(self, moment: Moment, events: list[Event], reason: str, *, tell: bool = False) -> None:
@@ -329,28 +333,41 @@ class Dlt698Machine:
 
     # --- reports ------------------------------------------------------------------------------------------------
 
-    def _report(self, apdu: Any, octets: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
-        if not self._admitted(frame, moment, events):
-            return
-        self._heard(moment, events, "frame")
-        answer = build_frame(CLIENT_ANSWER, frame.address, frame.client, report_response(apdu))
-        body = octets[3:] if octets[-2:] == b"\x00\x00" and not has_tails(apdu) else body_of(apdu)
-        content = message_id(self.terminal, octets[:2], body)
-        if self._repeated(content, answer, moment):
+    def _report(
+        self, apdu: Any, octets: bytes, frame: Frame, moment: Moment, events: list[Event], *, wrapped: bool
+    ) -> None:
+        response = report_response(apdu)
+        if wrapped and self._options.protected_answer == "security":
+            response = protected(response)
+        answer = build_frame(CLIENT_ANSWER, frame.address, frame.client, response)
+        content = content_of(self.terminal, logical_of(frame.address), apdu, octets)
+        known = self._known(content, moment)
+        if known is not None:
+            # Answered at once when it is durable, else together with the first.
+            if known.settled:
+                self._outgoing.append(answer)
+            else:
+                known.owe(self.epoch, answer)
             events.append(Oddity("report-repeated"))
             return
         messages = self._mapped(apdu, frame, moment)
-        identify(messages, content, self.terminal, moment.wall)
-        token = Token(self.epoch, content, answer)
-        if not messages:
+        if messages:
+            self._deliver(messages, Token(self.epoch, content, answer), moment, events)
+        else:
             # Nothing was said, so nothing need be stored before the terminal may forget it.
             self._outgoing.append(answer)
-            token.settled = True
-        else:
-            events.append(Deliver(messages, token))
-        self._remember(content, token, moment)
-        if apdu.follow is not None:
-            self._follow(apdu, frame, moment, events)
+
+    def _deliver(self, messages: list[Up], token: Token, moment: Moment, events: list[Event]) -> None:
+        identify(messages, token.identity, self.terminal, moment.wall)
+        events.append(Deliver(messages, token))
+        if self._recent is None:
+            self._recent = Recent()
+        self._recent.remember(token, moment.mono)
+
+    def _known(self, content: str, moment: Moment) -> Token | None:
+        if self._recent is None:
+            return None
+        return self._recent.find(content, moment.mono, self._options.report_repeat_window_s)
 
     def _mapped(self, apdu: Any, frame: Frame, moment: Moment) -> list[Up]:
         said = Said(self.terminal, logical_of(frame.address), moment.wall)
@@ -360,60 +377,64 @@ class Dlt698Machine:
             return self._mapper.of_results(apdu.results, said)
         return self._mapper.of_octets(apdu.port, apdu.data, said)
 
-    def _repeated(self, content: str, answer: bytes, moment: Moment) -> bool:
-        """Answer a report that is known: at once when it is durable, else together with the first."""
-        known = self._recent.get(content) if self._recent is not None else None
-        if known is None or moment.mono - known[0] > self._options.report_repeat_window_s:
-            return False
-        token = known[2]
-        if token.settled:
-            self._outgoing.append(answer)
-        elif token.epoch != self.epoch:
-            token.epoch, token.answers = self.epoch, [answer]
-        elif answer not in token.answers:
-            token.answers.append(answer)
-        return True
-
-    def _remember(self, content: str, token: Token, moment: Moment) -> None:
-        if self._recent is None:
-            self._recent = {}
-        self._recent.pop(content, None)
-        while len(self._recent) >= _RECENT:
-            del self._recent[next(iter(self._recent))]
-        self._recent[content] = (moment.mono, content, token)
+    def _follow(self, apdu: Any, frame: Frame, moment: Moment, events: list[Event]) -> None:
+        """A follow report 跟随上报, which asks for no answer; the token only tells when it is durable."""
+        logical = logical_of(frame.address)
+        content = follow_content(self.terminal, logical, apdu)
+        if self._known(content, moment) is not None:
+            events.append(Oddity("report-repeated"))
+            return
+        said = Said(self.terminal, logical, moment.wall)
+        items: Any = apdu.follow
+        messages = (
+            self._mapper.of_records(items, said) if holds_records(items) else self._mapper.of_results(items, said)
+        )
+        if messages:
+            self._deliver(messages, Token(self.epoch, content), moment, events)
 
     def settle(self, token: Token, moment: Moment) -> None:
-        """The messages are durable: the terminal is told, unless it has gone since."""
+        """The messages are durable: the terminal is told, unless it has gone since.
+
+        Raises ProgrammingError for a token that is settled or abandoned.
+        """
         del moment
         if token.settled:
-            raise ProgrammingError("a token is settled once")
+            raise ProgrammingError("a token is settled or abandoned once")
         token.settled = True
         if self.attached and token.epoch == self.epoch:
             self._outgoing.extend(token.answers)
         token.answers = []
 
     def abandon(self, token: Token) -> None:
-        """The messages could not be stored: the terminal is not told, and its repetition is delivered anew."""
-        if self._recent is not None:
-            self._recent.pop(token.identity, None)
+        """The messages could not be stored: the terminal is not told, and its repetition is delivered anew.
 
-    def _follow(self, apdu: ServerApdu, frame: Frame, moment: Moment, events: list[Event]) -> None:
-        """A follow report 跟随上报 asks for no answer."""
-        said = Said(self.terminal, logical_of(frame.address), moment.wall)
-        items: Any = apdu.follow
-        records = items and isinstance(items[0], ResultRecord)
-        messages = self._mapper.of_records(items, said) if records else self._mapper.of_results(items, said)
-        content = message_id(self.terminal, b"follow", body_of(apdu))
-        identify(messages, content, self.terminal, moment.wall)
-        if messages:
-            events.append(Deliver(messages, None))
+        Raises ProgrammingError for a token that is settled or abandoned.
+        """
+        if token.settled:
+            raise ProgrammingError("a token is settled or abandoned once")
+        token.settled = True
+        token.answers = []
+        if self._recent is not None:
+            self._recent.forget(token)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, moment: Moment) -> list[Event]:
-        """Queue a request; it is sent when those before it are answered."""
+        """Queue a request; it is sent when those before it are answered.
+
+        Raises ProgrammingError for what no terminal can be asked, and for a request that is under way.
+        """
+        if not isinstance(request.apdu, ClientApdu):
+            raise ProgrammingError(f"{type(request.apdu).__name__} is no service of a master")
+        try:
+            model.build(request.apdu)
+        except BuildError as error:
+            raise ProgrammingError(f"{request.apdu.SERVICE} has no encoding: {error}") from error
         if self._queue is None:
             self._queue = deque()
+        if request in self._queue or (self._exchange is not None and self._exchange.request is request):
+            raise ProgrammingError("a request is submitted again only when it is answered")
+        request.attempts = 0
         if len(self._queue) >= self._options.max_requests:
             return [Answered(request, Failure("busy", f"{len(self._queue)} requests are waiting for this terminal"))]
         self._queue.append(request)
@@ -421,7 +442,8 @@ class Dlt698Machine:
         return []
 
     def _proceed(self, moment: Moment) -> None:
-        if self._exchange is None and self._queue and self.attached and self._address is not None:
+        """Send the next request, once the terminal has shown itself on this link."""
+        if self._exchange is None and self._queue and self.attached and self._identified:
             request = self._queue.popleft()
             timeout = request.timeout if request.timeout is not None else self._options.request_timeout_s
             self._exchange = Exchange(request, timeout, self._options.max_apdu)
@@ -438,10 +460,10 @@ class Dlt698Machine:
         self._outgoing.append(frame)
 
     def _answer(self, apdu: ServerApdu, octets: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
-        if apdu.follow is not None:
-            self._follow(apdu, frame, moment, events)
         if isinstance(apdu, link.ReleaseNotification):
             self._connected = False
+            self._connect_unasked()
+            self._proceed(moment)
             return
         exchange = self._exchange
         if exchange is None or not exchange.answers(apdu):
@@ -449,9 +471,8 @@ class Dlt698Machine:
             return
         result: Any = apdu
         if isinstance(apdu, access.GetResponseNext):
-            result = exchange.block(apdu, len(octets))
+            result = exchange.block(apdu, len(octets), moment.mono)
             if isinstance(result, access.GetRequestNext):
-                exchange.deadline = moment.mono + exchange.timeout
                 request = model.build(result)
                 self._outgoing.append(build_frame(0x43, frame.address, self._client, request))
                 return
@@ -459,9 +480,11 @@ class Dlt698Machine:
             if apdu.error == SERVICE_NOT_SUPPORTED and self._may_connect(exchange):
                 # The terminal serves nothing before CONNECT (oddity 31): connect, then ask again.
                 self._exchange = None
+                self._wants_connect = True
                 self._queue = self._queue if self._queue is not None else deque()
                 self._queue.appendleft(exchange.request)
-                self._ask_connect(moment)
+                self._ask_connect()
+                self._proceed(moment)
                 return
             result = Failure("refused", f"error response {apdu.error}", apdu.error)
         elif isinstance(apdu, link.ConnectResponse):
@@ -472,14 +495,24 @@ class Dlt698Machine:
         is_connect = isinstance(exchange.request.apdu, link.ConnectRequest)
         return self._options.connect != "never" and not self._connected and not is_connect
 
-    def _ask_connect(self, moment: Moment) -> None:
-        """Put a CONNECT before everything that waits."""
-        connect = link.ConnectRequest(
-            Piid(0), _VERSION, b"\xff" * 8, b"\xff" * 16, 1024, 1024, 1, self._options.max_apdu & 0xFFFF or 0xFFFF, 7200
-        )
+    def _connect_unasked(self) -> None:
+        """CONNECT before anything else where the settings say so, or the terminal wanted it before (oddity 31)."""
+        if self._options.connect == "always" or (self._options.connect == "auto" and self._wants_connect):
+            self._ask_connect()
+
+    def _ask_connect(self) -> None:
+        """Put a CONNECT before everything that waits, unless one is under way."""
+        if self._exchange is not None and self._exchange.request.context is _OWN:
+            return
+        self._drop_own()
+        size = min(self._options.max_apdu, 0xFFFF)
+        connect = link.ConnectRequest(Piid(0), _VERSION, b"\xff" * 8, b"\xff" * 16, 1024, 1024, 1, size, 7200)
         self._queue = self._queue if self._queue is not None else deque()
         self._queue.appendleft(Request(connect, context=_OWN))
-        self._proceed(moment)
+
+    def _drop_own(self) -> None:
+        if self._queue and any(request.context is _OWN for request in self._queue):
+            self._queue = deque([request for request in self._queue if request.context is not _OWN])
 
     def _finish(self, exchange: Exchange, result: Any, moment: Moment, events: list[Event]) -> None:
         self._exchange = None
@@ -489,6 +522,7 @@ class Dlt698Machine:
             events.append(Oddity("connect-refused"))
             # What waited for the connection is asked all the same; the terminal's answer is then the truth.
             self._connected = True
+            self._wants_connect = False
         self._proceed(moment)
 
     def cancel(self, request: Request, moment: Moment) -> list[Event]:
@@ -503,25 +537,27 @@ class Dlt698Machine:
 
     def deadline(self) -> float | None:
         """The nearest instant (mono) at which something is overdue."""
-        nearest: float | None = None
-        if self._presence == "online":
-            nearest = self._last_seen + self._heartbeat * self._options.suspect_after
-        elif self._presence == "suspect":
-            nearest = self._last_seen + self._heartbeat * self._options.offline_after
+        nearest = self._silent_at()
         for other in (self._exchange.deadline if self._exchange is not None else None, self._fragment_deadline):
             if other is not None and (nearest is None or other < nearest):
                 nearest = other
         return nearest
 
+    def _silent_at(self) -> float | None:
+        """When silence changes the presence next; `tick` compares with the same number, so that it meets it."""
+        if self._presence == "offline":
+            return None
+        periods = self._options.suspect_after if self._presence == "online" else self._options.offline_after
+        return self._last_seen + self._heartbeat * periods
+
     def tick(self, moment: Moment) -> list[Event]:
         """Do what is overdue."""
         events: list[Event] = []
-        silence = moment.mono - self._last_seen
-        if self._presence != "offline":
-            if silence >= self._heartbeat * self._options.offline_after:
+        silent_at = self._silent_at()
+        if silent_at is not None and moment.mono >= silent_at:
+            if moment.mono >= self._last_seen + self._heartbeat * self._options.offline_after:
                 self._trigger("missed", moment, events, "heartbeat_missed")
-                events.append(CloseWanted("heartbeat missed"))
-            elif silence >= self._heartbeat * self._options.suspect_after:
+            else:
                 self._trigger("late", moment, events, "heartbeat_late")
         if self._fragment_deadline is not None and moment.mono >= self._fragment_deadline:
             self._fragment_deadline = None
@@ -539,24 +575,16 @@ class Dlt698Machine:
             self._finish(exchange, Failure("timed_out", text), moment, events)
             return
         assert self._address is not None
-        fragment = exchange.repeat(self._address, self._client)
+        fragment = exchange.repeat(self._address, self._client, moment.mono)
         if fragment is None:
             self._attempt(moment)
-            return
-        request.attempts += 1
-        exchange.deadline = moment.mono + exchange.timeout
-        self._outgoing.append(fragment)
+        else:
+            self._outgoing.append(fragment)
 
 
 _OWN = object()
 """Context of the requests that the machine makes for itself."""
 _ENVELOPES: Final = frozenset({SecurityRequest, SecurityResponse})
-_HANDLERS: Final[dict[type, Any]] = {
-    link.LinkRequest: Dlt698Machine._link,
-    access.ReportNotificationList: Dlt698Machine._report,
-    access.ReportNotificationRecordList: Dlt698Machine._report,
-    access.ReportNotificationTransData: Dlt698Machine._report,
-}
 
 
 def terminal_of(frame: Frame) -> str | None:

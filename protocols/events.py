@@ -22,19 +22,31 @@ class Moment(NamedTuple):
     wall: int
 
 
+ANSWERS_OWED = 16
+"""Answers that one token keeps; a terminal that repeats itself more often while it waits gets the latest ones."""
+
+
 class Token:
     """Stands for messages that must be durable before the terminal may forget them.
 
-    `answers` are the frames that tell it so: more than one when it said the same again while it waited.
+    `answers` are the frames that tell it so: more than one when it said the same again while it waited, none where it
+    asks for none (follow reports). `settled`: the messages are durable, or given up.
     """
 
     __slots__ = ("answers", "epoch", "identity", "settled")
 
-    def __init__(self, epoch: int, identity: str, answer: bytes) -> None:
+    def __init__(self, epoch: int, identity: str, *answers: bytes) -> None:
         self.epoch = epoch
         self.identity = identity
-        self.answers = [answer]
+        self.answers = list(answers)
         self.settled = False
+
+    def owe(self, epoch: int, answer: bytes) -> None:
+        """One more frame to be sent on settling; those that an older link waited for are owed no longer."""
+        if epoch != self.epoch:
+            self.epoch, self.answers = epoch, []
+        if answer not in self.answers:
+            self.answers = [*self.answers[1 - ANSWERS_OWED :], answer]
 
 
 class Identified(NamedTuple):
@@ -128,16 +140,19 @@ class Machine(Protocol):
         """The link of `epoch` is gone; nothing happens if a newer one has taken over."""
 
     def feed(self, frame: Any, moment: Moment) -> list[Event]:
-        """A frame of this terminal."""
+        """A frame of this terminal. Raises ProgrammingError while no link is attached."""
 
     def submit(self, request: Request, moment: Moment) -> list[Event]:
-        """Ask the terminal something."""
+        """Ask the terminal something. Raises ProgrammingError for what cannot be asked, or is asked already."""
+
+    def cancel(self, request: Request, moment: Moment) -> list[Event]:
+        """Take back a request that has not been sent."""
 
     def settle(self, token: Token, moment: Moment) -> None:
-        """The messages of a token are durable."""
+        """The messages of a token are durable. Raises ProgrammingError for one that is settled or abandoned."""
 
     def abandon(self, token: Token) -> None:
-        """The messages of a token could not be stored."""
+        """The messages of a token could not be stored. Raises ProgrammingError for one that is settled or abandoned."""
 
     def tick(self, moment: Moment) -> list[Event]:
         """Time has passed; call it at `deadline` or later."""

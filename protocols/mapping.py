@@ -13,10 +13,19 @@ from typing import Any, Literal, NamedTuple
 from messages import Alarm, Column, Reading, Up
 from wire698.catalogue import ColumnInfo, column, event, series_of
 from wire698.pieces import ResultNormal, ResultRecord
-from wire698.rows import Cells, Layout, Row, Shape
+from wire698.rows import LARGEST_KEPT, Cells, Layout, Row, Shape, worth_keeping
 from wire698.values import Data, Oad, Road, Tag, columns_of
 
-from .plain import CellNames, Printed, environment, leaf_expression, nested_expression
+from .plain import (
+    NUMBERS,
+    CellNames,
+    Printed,
+    address_of,
+    environment,
+    is_absent,
+    leaf_expression,
+    nested_expression,
+)
 from .times import Instants
 
 Cause = Literal["report", "read", "poll", "backfill"]
@@ -29,6 +38,19 @@ TASK_RECORDS = 0x6012
 
 _BASE_COLUMNS = (RECORD_NO, START_TIME, END_TIME, SOURCE, REPORT_STATUS)
 """Columns of an event record that comes without their OADs (reports.md 3.3)."""
+_TIME_TAGS = frozenset({Tag.DATE_TIME_S, Tag.DATE_TIME})
+_METER_TAGS = frozenset({Tag.TSA, Tag.OCTET_STRING})
+_FITTING: dict[int, frozenset[Tag]] = {
+    RECORD_NO: NUMBERS | {Tag.NULL},
+    START_TIME: _TIME_TAGS | {Tag.NULL},
+    END_TIME: _TIME_TAGS | {Tag.NULL},
+    SOURCE: frozenset(Tag),
+    REPORT_STATUS: frozenset({Tag.ARRAY, Tag.NULL}),
+    TARGET_ADDRESS: _METER_TAGS | {Tag.NULL},
+}
+"""Types in which the columns that an Alarm has fields for are read; in another one they are `values`."""
+_ELEMENTS = 255
+"""Longest array whose members become columns: the element index is an octet."""
 _PLANS_KEPT = 2048
 
 
@@ -66,7 +88,7 @@ class Mapper:
         """A Reading, or Alarms, for each record with rows."""
         messages: list[Up] = []
         for record in records:
-            if is_event_table(record.oad):
+            if holds_events(record):
                 messages.extend(self._alarms_of_record(record, said))
             else:
                 messages.extend(self._readings_of_record(record, said))
@@ -95,10 +117,12 @@ class Mapper:
         columns: list[Column] = []
         row: list[Any] = [said.meter, None]
         alarms: list[Up] = []
+        series: set[Any] = set()
         for result in results:
-            if is_event_table(result.oad) and isinstance(result.result, Row):
+            if isinstance(result.result, Row) and is_event_table(result.oad) and _is_records(result.result.layout):
                 alarms.extend(self._alarms_of_value(result.oad, result.result.data, said))
                 continue
+            series.add(series_of(result.oad))
             if isinstance(result.result, Row):
                 layout, cells = result.result
                 plan = self._plan_of(result.oad, layout)
@@ -110,7 +134,8 @@ class Mapper:
                 row.append(None)
         if not columns:
             return alarms
-        return [self._reading(said, "instant", tuple(columns), [row]), *alarms]
+        common = series.pop() if len(series) == 1 else "instant" if "instant" in series else "other"
+        return [self._reading(said, common, tuple(columns), [row]), *alarms]
 
     def of_octets(self, port: Oad, items: Iterable[bytes], said: Said) -> list[Up]:
         """Transparent data 透明数据: a row with the octets of each item, under the port that they came from."""
@@ -156,9 +181,12 @@ class Mapper:
         return self._keep((oad, layout), compile_plan([(oad, layout.shape[0])], self._names, rowless=True))
 
     def _keep(self, key: tuple[Any, Layout], made: tuple[tuple[Column, ...], Callable[[Cells], list[Any]]]) -> Plan:
+        plan = Plan(key, *made)
+        what, layout = key
+        if not worth_keeping(layout.shape) or (not isinstance(what, Oad) and len(columns_of(what)) > LARGEST_KEPT):
+            return plan  # a peer must not fill the memory with large ones
         if len(self._plans) >= _PLANS_KEPT:
             self._plans.clear()
-        plan = Plan(key, *made)
         self._plans[key[0] if isinstance(key[0], Oad) else id(key[0]), id(key[1])] = plan
         return plan
 
@@ -190,13 +218,17 @@ class Mapper:
     def _alarm(self, table: Oad, members: list[tuple[Oad | None, Data]], said: Said) -> Alarm:
         known: dict[int, Data] = {}
         values: dict[str, Any] = {}
+        times: dict[str, int] = {}
         for number, (oad, data) in enumerate(members):
-            if oad is not None and oad.oi in _BASE_COLUMNS and oad.oi not in known:
+            if oad is not None and oad.oi not in known and data.tag in _FITTING.get(oad.oi, ()):
                 known[oad.oi] = data
-            elif oad is not None and oad.oi == TARGET_ADDRESS:
-                known[TARGET_ADDRESS] = data
-            else:
-                values.update(self._named(oad, data) if oad is not None else {f"column_{number + 1}": self.value(data)})
+                continue
+            for name, value in (
+                self._named(oad, data) if oad is not None else [(f"column_{number + 1}", self.value(data))]
+            ):
+                # The same column twice is two values.
+                times[name] = times.get(name, 0) + 1
+                values[name if times[name] == 1 else f"{name}#{times[name]}"] = value
         source = known.get(SOURCE)
         meter = self._meter(known.get(TARGET_ADDRESS), source)
         info = event(table.oi)
@@ -212,7 +244,7 @@ class Mapper:
             oi=f"{table.oi:04X}",
             phase=phase if phase in ("a", "b", "c") else None,  # type: ignore[arg-type]
             meter=(meter if meter != said.terminal else None) or said.meter,
-            record_no=record_no.value if record_no is not None and isinstance(record_no.value, int) else None,
+            record_no=None if record_no is None or is_absent(record_no) else record_no.value,
             transition=self._transition(table, ended_at, source, known.get(REPORT_STATUS)),
             occurred_at=self._instant(known.get(START_TIME)),
             ended_at=ended_at,
@@ -226,11 +258,11 @@ class Mapper:
             if data is not None and data.tag == Tag.TSA:
                 return self._printed[data.value]
         if target is not None and target.tag == Tag.OCTET_STRING:
-            return str(self.value(target)).strip("F") or None
+            return address_of(target.value)
         return None
 
     def _instant(self, data: Data | None) -> int | None:
-        if data is None or data.tag not in (Tag.DATE_TIME_S, Tag.DATE_TIME):
+        if data is None or data.tag not in _TIME_TAGS:
             return None
         return self._instants[data.value]
 
@@ -255,11 +287,11 @@ class Mapper:
 
     # --- single values ------------------------------------------------------------------------------------------
 
-    def _named(self, oad: Oad, data: Data) -> dict[str, Any]:
+    def _named(self, oad: Oad, data: Data) -> list[tuple[str, Any]]:
         """The values of one column by name."""
         layout, cells = Row.of((data,))
         columns, convert = compile_plan([(oad, layout.shape[0])], self._names, rowless=True)
-        return {name.name: value for name, value in zip(columns, convert(cells)[2:], strict=True)}
+        return [(name.name, value) for name, value in zip(columns, convert(cells)[2:], strict=True)]
 
     def value(self, data: Data) -> Any:
         """Plain value of any Data; containers become lists."""
@@ -274,6 +306,26 @@ def is_event_table(oad: Oad) -> bool:
         return False
     info = event(oad.oi)
     return oad.attribute in info.phases if info is not None and info.phases else oad.attribute == 2
+
+
+def holds_events(record: ResultRecord) -> bool:
+    """Whether the rows of a record are event records: by their table, or by their columns where a terminal names the
+    event by attribute 2 whatever its class (reports.md 4).
+    """
+    oad = record.oad
+    if not 0x3000 <= oad.oi <= 0x32FF:
+        return False
+    if is_event_table(oad):
+        return True
+    return event(oad.oi) is not None and any(o.oi in (RECORD_NO, START_TIME) for _, o in columns_of(record.rcsd))
+
+
+def _is_records(layout: Layout) -> bool:
+    """Whether the only value of a row is an event record, or an array of them."""
+    part = layout.shape[0]
+    if not _is_container(part):
+        return False
+    return part[0] == Tag.STRUCTURE or all(isinstance(item, tuple) and item[0] == Tag.STRUCTURE for item in part[1])
 
 
 def record_series(record: ResultRecord) -> Any:
@@ -303,8 +355,8 @@ def compile_plan(
     """
     meter_at = time_at = None
     if not rowless:
-        meter_at = _first(parts, (TARGET_ADDRESS, OWN_ADDRESS) if task else (TARGET_ADDRESS,))
-        time_at = _first(parts, (FREEZE_TIME, COLLECTION_START, COLLECTION_STORE))
+        meter_at = _first(parts, (TARGET_ADDRESS, OWN_ADDRESS) if task else (TARGET_ADDRESS,), _METER_TAGS)
+        time_at = _first(parts, (FREEZE_TIME, COLLECTION_START, COLLECTION_STORE), _TIME_TAGS)
     cells = CellNames()
     columns: list[Column] = []
     values: list[str] = []
@@ -330,11 +382,11 @@ def compile_plan(
     return tuple(columns), eval(source, names)  # noqa: S307
 
 
-def _first(parts: list[tuple[Oad, Shape]], wanted: tuple[int, ...]) -> int | None:
-    """The place of the first object of `wanted` that is among the columns, in the order of `wanted`."""
+def _first(parts: list[tuple[Oad, Shape]], wanted: tuple[int, ...], tags: frozenset[Tag]) -> int | None:
+    """The place of the column, in one of `tags`, of the first object of `wanted` that there is."""
     for oi in wanted:
         for number, (oad, part) in enumerate(parts):
-            if oad.oi == oi and oad.attribute == 2 and part != Tag.NULL and not _is_container(part):
+            if oad.oi == oi and oad.attribute == 2 and (part[0] if isinstance(part, tuple) else part) in tags:
                 return number
     return None
 
@@ -348,7 +400,7 @@ def _members(info: ColumnInfo, part: Shape, cells: CellNames) -> list[tuple[str,
     kind, scale = info.value_kind, info.scale
     if _is_demand(info, part):
         return _demand(info, part, 0, None, cells)
-    if _is_container(part):
+    if _is_container(part) and info.element is None and 0 < len(part[1]) <= _ELEMENTS:
         items = part[1]
         if kind == "demand" and all(_is_demand(info, item) or item == Tag.NULL for item in items):
             members = []
@@ -361,6 +413,7 @@ def _members(info: ColumnInfo, part: Shape, cells: CellNames) -> list[tuple[str,
                 (name, n + 1, leaf_expression(cells.take(item), item, kind, scale), True)
                 for n, (item, name) in enumerate(zip(items, info.cells(len(items)), strict=True))
             ]
+    if _is_container(part):
         return [(info.name, 0, nested_expression(part, cells, kind, scale), kind == "number")]
     return [(info.name, 0, leaf_expression(cells.take(part), part, kind, scale), kind in ("number", "demand"))]
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from wire698.catalogue import ValueKind
+from wire698.data import DATA
 from wire698.forms import value_form
+from wire698.notation import build_all
 from wire698.rows import Shape
-from wire698.values import Tag
+from wire698.values import Data, Tag
 
 _UNSIGNED_BITS: Final = {
     Tag.UNSIGNED: 8,
@@ -19,7 +21,7 @@ _UNSIGNED_BITS: Final = {
     Tag.DOUBLE_LONG_UNSIGNED: 32,
     Tag.LONG64_UNSIGNED: 64,
 }
-_NUMBERS: Final = frozenset({*_UNSIGNED_BITS, Tag.INTEGER, Tag.LONG, Tag.DOUBLE_LONG, Tag.LONG64})
+NUMBERS: Final = frozenset({*_UNSIGNED_BITS, Tag.INTEGER, Tag.LONG, Tag.DOUBLE_LONG, Tag.LONG64})
 _CONTAINERS: Final = frozenset({Tag.ARRAY, Tag.STRUCTURE})
 _PRINTED_KEPT: Final = 65536
 
@@ -27,6 +29,11 @@ _PRINTED_KEPT: Final = 65536
 def text_of(octets: bytes) -> str:
     """Best-effort text: padding NULs off, GBK as terminals write Chinese, replacement marks for the rest (oddity 9)."""
     return octets.rstrip(b"\x00").decode("gbk", "replace")
+
+
+def utf8_of(octets: bytes) -> str:
+    """Text of a UTF8-string, NULs at its end off; replacement marks for what is none."""
+    return octets.rstrip(b"\x00").decode("utf-8", "replace")
 
 
 def bits_of(octets: bytes, bits: int) -> str:
@@ -53,14 +60,45 @@ class Printed(dict[bytes, "str | None"]):
 
 
 def date_of(octets: bytes) -> str | None:
-    """A date as `2025-11-24`; None for FF patterns."""
-    year = octets[0] << 8 | octets[1]
-    return None if year == 0xFFFF else f"{year:04d}-{octets[2]:02d}-{octets[3]:02d}"
+    """A date as `2025-11-24`, `*` for what is any (FF: `*-01-01` is every new year's day); None for FF throughout."""
+    year, month, day = octets[0] << 8 | octets[1], octets[2], octets[3]
+    if (year, month, day) == (0xFFFF, 0xFF, 0xFF):
+        return None
+    parts = ("*" if year == 0xFFFF else f"{year:04d}", _two_digits(month), _two_digits(day))
+    return "-".join(parts)
+
+
+def _two_digits(number: int) -> str:
+    return "*" if number == 0xFF else f"{number:02d}"
 
 
 def time_of(octets: bytes) -> str | None:
-    """A time of day as `10:30:00`; None for FF patterns."""
-    return None if octets == b"\xff\xff\xff" else f"{octets[0]:02d}:{octets[1]:02d}:{octets[2]:02d}"
+    """A time of day as `10:30:00`, `*` for what is any (FF); None for FF throughout."""
+    return None if octets == b"\xff\xff\xff" else ":".join(map(_two_digits, octets))
+
+
+def is_absent(data: Data) -> bool:
+    """Whether a number is an all-FF pattern: no value."""
+    bits = _UNSIGNED_BITS.get(data.tag)
+    return bits is not None and data.value == (1 << bits) - 1
+
+
+_FORM_NESTING: Final = 12
+"""Levels of lists and maps that a described value may have; with 16 of data around it, messages allow 32."""
+
+
+def form_of(tag: int, value: Any) -> Any:
+    """A selector, region or other value of several parts as lists and maps; as its octets where it nests too deep."""
+    form = value_form(Tag(tag), value)
+    if _nesting(form) <= _FORM_NESTING:
+        return form
+    return build_all(DATA, Data(Tag(tag), value)).hex().upper()
+
+
+def _nesting(form: Any) -> int:
+    if isinstance(form, dict):
+        return 1 + max(map(_nesting, form.values()), default=0)
+    return 1 + max(map(_nesting, form), default=0) if isinstance(form, list) else 0
 
 
 def number_expression(cell: str, tag: Tag, scale: int | None) -> str:
@@ -80,9 +118,9 @@ def number_expression(cell: str, tag: Tag, scale: int | None) -> str:
 
 
 def leaf_expression(cell: str, part: Shape, kind: ValueKind, scale: int | None) -> str:
-    """The value of a leaf as an expression of its cell. Names used: t, p, address, text, bits, date, time, form."""
+    """The value of a leaf as an expression of its cell, in the names of `environment`."""
     tag, detail = (Tag(part[0]), part[1]) if isinstance(part, tuple) else (Tag(part), None)
-    if tag in _NUMBERS:
+    if tag in NUMBERS:
         return number_expression(cell, tag, scale) if kind in ("number", "demand") else cell
     match tag:
         case Tag.NULL:
@@ -101,8 +139,10 @@ def leaf_expression(cell: str, part: Shape, kind: ValueKind, scale: int | None) 
             return f"p[{cell}]"
         case Tag.OCTET_STRING:
             return f"address({cell})" if kind == "address" else f"{cell}.hex().upper()"
-        case Tag.VISIBLE_STRING | Tag.UTF8_STRING:
+        case Tag.VISIBLE_STRING:
             return f"text({cell})"
+        case Tag.UTF8_STRING:
+            return f"utf8({cell})"
         case Tag.OAD | Tag.OMD:
             return f"'%08X'%{cell}"
         case Tag.OI:
@@ -140,9 +180,10 @@ def environment(instants: Any, printed: Printed) -> dict[str, Any]:
         "p": printed,
         "address": address_of,
         "text": text_of,
+        "utf8": utf8_of,
         "bits": bits_of,
         "date": date_of,
         "time": time_of,
-        "form": lambda tag, value: value_form(Tag(tag), value),
+        "form": form_of,
         "None": None,
     }

@@ -20,8 +20,8 @@ from .times import Instants
 class Protocol:
     """How to find frames, whose they are, and who talks with each terminal.
 
-    `framer(limit)`: a framer for one channel, for frames of at most `limit` octets. `terminal_of(frame)`: its address, or
-    None where it has no single one.
+    `framer(limit)`: a framer for one channel, for frames of at most `limit` octets. `terminal_of(frame)`: its address,
+    or None where it has no single one.
     `machines(options, zone, layouts)`: for one channel, a function from address to a new machine.
     """
 

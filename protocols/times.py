@@ -12,7 +12,8 @@ class Instants(dict[bytes, int | None]):
     """date_time_s (7 octets), date_time (10) -> ms since 1970 UTC; None where the octets are no instant.
 
     Answers are kept by their octets, since a report repeats the same few instants: `instants[octets]`. A time in the
-    hour that daylight saving skips or repeats reads as standard time would; China has had none since 1991.
+    hour that daylight saving skips or repeats reads with the offset from before the change; China has had none since
+    1991. Milliseconds FFFF are not given: the instant is known to the second.
     """
 
     def __init__(self, zone: tzinfo) -> None:
@@ -31,6 +32,8 @@ class Instants(dict[bytes, int | None]):
         if len(octets) == 10:
             month, day, _, hour, minute, second = octets[2:8]
             milliseconds = octets[8] << 8 | octets[9]
+            if milliseconds == 0xFFFF:
+                milliseconds = 0
         elif len(octets) == 7:
             month, day, hour, minute, second = octets[2:7]
         else:

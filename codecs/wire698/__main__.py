@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         octets = octets_of_text(" ".join(options.hex))
     except ValueError as error:
         parser.error(str(error))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Chinese terms on a terminal that has none are no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if options.apdu:
         print(apdu_tree(octets))
         return 0

@@ -10,6 +10,8 @@ the same values.
 
 from __future__ import annotations
 
+import struct
+
 from . import model
 from .access import (
     GetResponseNormal,
@@ -29,8 +31,12 @@ _SHAPES_PER_HEAD = 4
 """Kept shapes behind one OAD and RCSD: an event record open and closed, a missed reading."""
 _PREFIX = 16
 """Octets of a record's head by which its length is guessed before the whole head is compared."""
+_WHOLE_PREFIX = 4 + _PREFIX
 _PIIDS = tuple(Piid(n) for n in range(256))
-_new_row = tuple.__new__
+_LARGEST_WHOLE = 2048
+"""Octets of the longest APDU that is kept as a whole."""
+_make = tuple.__new__
+"""Makes a NamedTuple without its Python-level constructor."""
 
 
 class _Head:
@@ -52,24 +58,55 @@ class _Head:
         del self.layouts[_SHAPES_PER_HEAD:]
 
 
+class _Whole:
+    """A report of one record with so many rows of one layout, all of it: one comparison proves every octet that is no
+    value - service, columns, tags, tails - and one struct takes the values of all rows.
+    """
+
+    __slots__ = ("head", "layout", "mask", "starts", "tags", "unpack", "width")
+
+    def __init__(self, octets: bytes, head: _Head, layout: Layout, rows: int) -> None:
+        self.head = head
+        self.layout = layout
+        lead = 4 + head.size + 2
+        mask = b"\xff\xff\x00" + b"\xff" * (lead - 3) + layout.mask.to_bytes(layout.size) * rows + b"\xff\xff"
+        self.mask = int.from_bytes(mask)
+        self.tags = int.from_bytes(octets) & self.mask
+        self.unpack = struct.Struct(f">{lead}x{layout.codes * rows}2x").unpack
+        self.width = sum(leaf.cell is not None for leaf in layout.leaves)
+        self.starts = range(0, self.width * rows, self.width) if self.width else ()
+
+
 class FastDecoder:
     """Decodes APDUs with what it learnt from earlier ones. `capacity` bounds the heads that are kept."""
 
-    __slots__ = ("_capacity", "_prefixes", "_records", "_values", "hits", "misses")
+    __slots__ = ("_capacity", "_prefixes", "_records", "_values", "_wholes", "hits", "misses")
 
     def __init__(self, capacity: int = 512) -> None:
         self._capacity = capacity
         self._prefixes: dict[bytes, _Head] = {}
         self._records: dict[bytes, _Head] = {}
         self._values: dict[bytes, _Head] = {}
+        self._wholes: dict[tuple[int, bytes], _Whole] = {}
         self.hits = 0
         self.misses = 0
 
     def parse(self, octets: bytes) -> tuple[Apdu, list[str] | None]:
         """The APDU and the oddities accepted in it (None: none). Raises WireError."""
+        whole = self._wholes.get((len(octets), octets[4:_WHOLE_PREFIX]))
+        if whole is not None and int.from_bytes(octets) & whole.mask == whole.tags:
+            self.hits += 1
+            cells = whole.unpack(octets)
+            width = whole.width
+            rows = (cells,) if len(cells) == width else tuple([cells[at : at + width] for at in whole.starts])
+            head = whole.head
+            record = _make(ResultRecord, (head.oad, head.rcsd, _make(Table, (((whole.layout, rows),),)), True))
+            return ReportNotificationRecordList(_PIIDS[octets[2]], (record,)), None
         apdu = self._take(octets)
         if apdu is not None:
             self.hits += 1
+            if type(apdu) is ReportNotificationRecordList:
+                self._keep_whole(octets, apdu)
             return apdu, None
         self.misses += 1
         parsed = model.parse(octets)
@@ -172,7 +209,7 @@ class FastDecoder:
                 return None
             cells = layout.struct.unpack_from(octets, at)  # type: ignore[union-attr]
             at += size
-            results.append(ResultNormal(head.oad, _new_row(Row, (layout, cells))))
+            results.append(ResultNormal(head.oad, _make(Row, (layout, cells))))
         return tuple(results) if at == end else None
 
     # --- learning -----------------------------------------------------------------------------------------------
@@ -204,6 +241,20 @@ class FastDecoder:
         self._know(head)
         for layout, _ in record.result.runs:
             head.learn(layout)
+
+    def _keep_whole(self, octets: bytes, apdu: ReportNotificationRecordList) -> None:
+        """Keep a report of one record and one layout for the shortest way."""
+        if len(apdu.records) != 1 or len(octets) > _LARGEST_WHOLE:
+            return
+        record = apdu.records[0]
+        runs = record.table.runs
+        head = self._records.get(octets[4 : 4 + _head_size(octets, 4)])
+        if head is None or head.size < _PREFIX or len(runs) != 1:
+            return
+        layout, cells = runs[0]
+        while len(self._wholes) >= self._capacity:
+            del self._wholes[next(iter(self._wholes))]
+        self._wholes[len(octets), octets[4:_WHOLE_PREFIX]] = _Whole(octets, head, layout, len(cells))
 
     def _know(self, head: _Head) -> None:
         """Enter the first octets of a head; a shorter head would take the values behind it into the key."""

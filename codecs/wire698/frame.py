@@ -137,8 +137,9 @@ def parse_frame(raw: bytes) -> Frame:
     head = 6 + (raw[4] & 0x0F) + 1
     if len(raw) < head + 5:
         raise WireError(len(raw), f"the header alone has {head + 2} octets, here are {len(raw)}")
-    hcs = crc16(raw[1:head])
-    if hcs != raw[head] | raw[head + 1] << 8:
+    header = _header(raw[1 : head + 2])
+    if header is None:
+        hcs = crc16(raw[1:head])
         raise WireError(head, f"header checksum HCS {raw[head + 1]:02X}{raw[head]:02X}, {hcs:04X} expected")
     word = raw[1] | raw[2] << 8
     if word & 0xC000:
@@ -150,34 +151,34 @@ def parse_frame(raw: bytes) -> Frame:
     fcs = crc16(raw[1:-3])
     if fcs != raw[-3] | raw[-2] << 8:
         raise WireError(len(raw) - 3, f"frame checksum FCS {raw[-2]:02X}{raw[-3]:02X}, {fcs:04X} expected")
-    return _taken_apart(raw, head)
+    return _taken_apart(raw, head, header)
 
 
 _RESIDUE = 0x0F47
 """CRC-16/X-25 over octets and their own checksum."""
-_new_frame = tuple.__new__
+_make = tuple.__new__
 _headers: dict[bytes, tuple[int, Address, int]] = {}
+"""What good headers say, by their octets L..HCS: a header that is known need not be checked again."""
 _HEADERS_KEPT = 65536
 
 
-def _header(octets: bytes) -> tuple[int, Address, int]:
-    """Control octet, address and client address from the octets C..CA; the answers are kept, as they repeat."""
+def _header(octets: bytes) -> tuple[int, Address, int] | None:
+    """Control octet, address and client address from the octets L..HCS; None where the checksum is wrong."""
+    if crc16(octets) != _RESIDUE:
+        return None
     if len(_headers) >= _HEADERS_KEPT:
         _headers.clear()
-    taken = (octets[0], Address(octets[1], octets[2:-1]), octets[-1])
-    _headers[octets] = taken
+    taken = _headers[octets] = (octets[2], Address(octets[3], octets[4:-3]), octets[-3])
     return taken
 
 
-def _taken_apart(raw: bytes, head: int) -> Frame:
+def _taken_apart(raw: bytes, head: int, header: tuple[int, Address, int]) -> Frame:
     """The frame in checked octets; `head` is the place of its HCS."""
-    key = raw[3:head]
-    taken = _headers.get(key)
-    control, address, client = taken if taken is not None else _header(key)
+    control, address, client = header
     data = raw[head + 2 : -3]
     if control & SCRAMBLED:
         data = data.translate(_UNSCRAMBLE)
-    return _new_frame(Frame, (control, address, client, data, raw))
+    return _make(Frame, (control, address, client, data, raw))
 
 
 class Framer:
@@ -201,9 +202,20 @@ class Framer:
 
     def feed(self, octets: bytes) -> list[Frame | Garbage]:
         """Take octets as they come; give the frames and the garbage that are complete with them."""
+        size = len(octets)
+        if not self._buffer and size >= _SHORTEST and (octets[1] | octets[2] << 8) + 2 == size <= self._limit:
+            # One whole frame and nothing else, with a header that is known: nearly always so on a network.
+            body = octets[4] & 0x0F
+            header = _headers.get(octets[1 : body + 9])
+            if header is not None and octets[0] == START and octets[-1] == END and crc16(octets[1:-1]) == _RESIDUE:
+                control, address, client = header
+                data = octets[body + 9 : -3]
+                if control & SCRAMBLED:
+                    data = data.translate(_UNSCRAMBLE)
+                return [_make(Frame, (control, address, client, data, octets))]
         data = self._buffer + octets if self._buffer else octets
         found: list[Frame | Garbage] = []
-        at, size, limit = 0, len(data), self._limit
+        at, size, limit, known = 0, len(data), self._limit, _headers.get
         while at < size:
             if data[at] != START:
                 start = data.find(START, at)
@@ -220,7 +232,7 @@ class Framer:
                 reason = "length"
             elif size < head + 2:
                 break
-            elif crc16(data[at + 1 : head + 2]) != _RESIDUE:
+            elif (header := known(lead := data[at + 1 : head + 2]) or _header(lead)) is None:
                 reason = "header-checksum"
             elif size < end:
                 break
@@ -229,7 +241,8 @@ class Framer:
             elif crc16(data[at + 1 : end - 1]) != _RESIDUE:
                 reason = "frame-checksum"
             else:
-                found.append(_taken_apart(data if end - at == size else data[at:end], head - at))
+                raw = data if end - at == size else data[at:end]
+                found.append(_taken_apart(raw, head - at, header))
                 at = end
                 continue
             self._skip(found, reason, 1)

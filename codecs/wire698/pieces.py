@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from construct import Construct
 
@@ -113,37 +113,21 @@ class ResultNormal:
 RESULT_NORMAL: Construct = wire(ResultNormal)
 
 
-class ResultRecord:
+class ResultRecord(NamedTuple):
     """A-ResultRecord 对象属性及记录数据: columns and rows, or why there are none.
 
     `flat`: a ROAD column stands for one value per related OAD (the rule); else for one Data (seen, wire.md b.6).
     """
 
-    __slots__ = ("flat", "oad", "rcsd", "result")
-
-    def __init__(self, oad: Oad, rcsd: Rcsd, result: Table | Dar, flat: bool = True) -> None:
-        self.oad = oad
-        self.rcsd = rcsd
-        self.result = result
-        self.flat = flat
+    oad: Oad
+    rcsd: Rcsd
+    result: Table | Dar
+    flat: bool = True
 
     @property
     def table(self) -> Table:
         """The rows; none where the terminal gave a DAR."""
         return self.result if isinstance(self.result, Table) else EMPTY
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ResultRecord) and (self.oad, self.rcsd, self.result, self.flat) == (
-            other.oad,
-            other.rcsd,
-            other.result,
-            other.flat,
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"ResultRecord({self.oad}, {self.rcsd}, {self.result}, flat={self.flat})"
 
 
 class RowsBlock(Construct):

@@ -65,7 +65,7 @@ class Layout:
     this layout and `struct.unpack` gives the cells.
     """
 
-    __slots__ = ("_hash", "leaves", "mask", "shape", "size", "struct", "tags")
+    __slots__ = ("_hash", "codes", "leaves", "mask", "shape", "size", "struct", "tags")
 
     def __init__(self, shape: tuple[Shape, ...]) -> None:
         self.shape = shape
@@ -122,6 +122,7 @@ class Layout:
         for number, part in enumerate(shape):
             walk(part, number, ())
         self.leaves = tuple(leaves)
+        self.codes = "".join(codes[1:])
         self.struct = struct.Struct("".join(codes)) if fixed else None
         self.size = len(octets)
         self.mask = int.from_bytes(mask)

@@ -1,0 +1,8 @@
+"""Makes `terminal_side.py` importable by the tests beside it: `tests` is no package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
