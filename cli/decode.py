@@ -92,9 +92,13 @@ def input_lines(words: list[str], file: str | None, what: str) -> Iterator[Line]
         return
     octets = Path(file).read_bytes() if file else sys.stdin.buffer.read()
     # Octets that are no UTF-8 are shown as such, and refused as what they should have been.
+    empty = True
     for number, text in enumerate(octets.decode("utf-8", "backslashreplace").splitlines(), 1):
         if text.strip() and not text.lstrip().startswith("#"):
+            empty = False
             yield Line(number, text)
+    if empty:
+        raise UsageError(f"{file or 'stdin'}: there is no line of {what} in it")
 
 
 def _octets(line: Line, printer: _Json | _Text) -> bytes | None:
@@ -123,7 +127,10 @@ def _scan(lines: list[Line], printer: _Json | _Text) -> int:
             frames += 1
             printer.frame(Line(None, ""), at, 0, item)
             at += len(item.raw)
-    return printer.status if frames else BROKEN
+    if not frames:
+        print("loadgate decode: no frame was found", file=sys.stderr)
+        return BROKEN
+    return printer.status
 
 
 class _Json:

@@ -73,11 +73,10 @@ async def _watch(options: BrokerOptions, topic_filter: str, args: argparse.Names
     ) as client:
         await client.subscribe(topic_filter, qos=1)
         async for received in client.messages:
-            payload = received.payload if isinstance(received.payload, bytes) else b""
-            print(line(topics, received.topic.value, payload, as_json=args.json), flush=True)
+            print(line(topics, received.topic.value, received.payload, as_json=args.json), flush=True)
             if left is not None:
                 left -= 1
-                if left <= 0:
+                if left == 0:
                     return
 
 

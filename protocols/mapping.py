@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from messages import Alarm, Column, Reading, Up
-from wire698.catalogue import ColumnInfo, column, event, series_of
+from wire698.catalogue import ColumnInfo, column, event, lookup, series_of
 from wire698.pieces import ResultNormal, ResultRecord
 from wire698.rows import LARGEST_KEPT, Cells, Layout, Row, Shape, worth_keeping
 from wire698.values import Data, Oad, Road, Tag, columns_of
@@ -129,7 +129,7 @@ class Mapper:
                 columns.extend(plan.columns)
                 row.extend(plan.convert(cells)[2:])
             else:
-                info = column(result.oad)
+                info = meaning(result.oad)
                 columns.append(Column(name=info.name, unit=info.unit, scale=info.scale, oad=str(result.oad)))
                 row.append(None)
         if not columns:
@@ -336,6 +336,17 @@ def record_series(record: ResultRecord) -> Any:
     return series_of(record.oad)
 
 
+def meaning(oad: Oad) -> ColumnInfo:
+    """What a column stands for. The fixed columns of an event record unit 事件记录单元 are written as elements of its
+    attribute 2 (33090206), and described as its attributes (reports.md 3.3).
+    """
+    if oad.oi >> 8 == 0x33 and oad.attribute == 2 and 2 < oad.index < 0x20:
+        info = lookup(oad.oi)
+        if info is not None and oad.index in info.attributes:
+            return column(oad & ~0x1FFF | oad.index << 8)
+    return column(oad)
+
+
 def _opened(csd: Oad | Road, part: Shape) -> list[tuple[Oad, Shape]]:
     """The columns in one Data that stands for a whole ROAD (wire.md b.6): its members, where they are as many."""
     if not isinstance(csd, Road):
@@ -362,7 +373,7 @@ def compile_plan(
     values: list[str] = []
     meter = time = "None"
     for number, (oad, part) in enumerate(parts):
-        info = column(oad)
+        info = meaning(oad)
         if number == meter_at:
             meter = nested_expression(part, cells, "address", None)
         elif number == time_at:
@@ -374,7 +385,7 @@ def compile_plan(
                         name=name,
                         unit=info.unit if numeric else None,
                         scale=info.scale if numeric else None,
-                        oad=f"{oad | index:08X}",
+                        oad=f"{oad | index if info.oad == oad else oad:08X}",
                     )
                 )
                 values.append(expression)

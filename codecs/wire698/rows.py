@@ -7,6 +7,7 @@ whoever maps rows to messages does the thinking once for a layout.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -75,7 +76,7 @@ class Layout:
         mask = bytearray()
         codes: list[str] = [">"]
         fixed = True
-        count = 0
+        numbers = itertools.count()
 
         def literal(part: bytes) -> None:
             octets.extend(part)
@@ -87,12 +88,7 @@ class Layout:
             # A bool is 00 or 01 in a layout; another octet is an oddity for the model to report.
             mask.extend(b"\xfe" if code == "?" else bytes(size))
             codes.append(code)
-            leaf(column, path, tag)
-
-        def leaf(column: int, path: tuple[int, ...], tag: Tag) -> None:
-            nonlocal count
-            leaves.append(Leaf(column, path, tag, count))
-            count += 1
+            leaves.append(Leaf(column, path, tag, next(numbers)))
 
         def walk(part: Shape, column: int, path: tuple[int, ...]) -> None:
             nonlocal fixed
@@ -117,7 +113,7 @@ class Layout:
                 cell(_CODES[tag], struct.calcsize(">" + _CODES[tag]), column, path, tag)
             else:
                 fixed = False
-                leaf(column, path, tag)
+                leaves.append(Leaf(column, path, tag, next(numbers)))
 
         for number, part in enumerate(shape):
             walk(part, number, ())

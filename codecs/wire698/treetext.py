@@ -226,9 +226,9 @@ def _ms_text(meters: MeterSet) -> str:
 
 def field_text(kind: type[Apdu], name: str, block: Any, value: Any) -> str:
     """The value of a field that is not tagged Data."""
+    if block is link.MECHANISM:
+        return _mechanism_text(value)
     if value is None:
-        if block is link.MECHANISM:
-            return "0 public connection 公共连接"
         return "absent" if isinstance(block, Optional) else ""
     words = _WORDS.get((kind, name))
     if words is not None:
@@ -270,6 +270,18 @@ def field_text(kind: type[Apdu], name: str, block: Any, value: Any) -> str:
         case tuple() if type(value) in (tuple, Records):
             return f"{len(value)}"
     return ""
+
+
+def _mechanism_text(mechanism: Any) -> str:
+    match mechanism:
+        case None:
+            return "0 public connection 公共连接"
+        case bytes():
+            return f"1 password {escaped(mechanism)}"
+        case link.SymmetrySecurity():
+            return "2 symmetric encryption 对称加密"
+        case _:
+            return "3 digital signature 数字签名"
 
 
 def _check_text(check: Check) -> str:

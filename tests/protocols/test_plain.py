@@ -136,7 +136,7 @@ def test_printed_addresses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain, "_PRINTED_KEPT", 10)
     printed = Printed()
     for n in range(100):
-        assert printed[bytes((0, n))] == f"{n:02X}" or n == 0xFF
+        assert printed[bytes((1, n, 0))] == f"{n:02X}00"
         assert len(printed) <= 10
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
 from wire698 import access, data, notation, pieces
 from wire698.frame import Address, build_frame
 from wire698.pieces import SERVICES, Apdu, ResultNormal, ResultRecord
@@ -39,7 +40,9 @@ def law(examples: int = 100) -> settings:
 # --- any value of a block -----------------------------------------------------------------------------------------
 
 _HOLD_DATA = frozenset({Tag.ARRAY, Tag.STRUCTURE, Tag.REGION, Tag.RSD, Tag.MS})
-_octets = st.one_of(st.binary(max_size=12), st.binary(min_size=126, max_size=130), st.binary(min_size=254, max_size=258))
+_octets = st.one_of(
+    st.binary(max_size=12), st.binary(min_size=126, max_size=130), st.binary(min_size=254, max_size=258)
+)
 oads = st.one_of(
     st.sampled_from([Oad(0x20000200), Oad(0x00100200), Oad(0x40010200), Oad(0x20210200), Oad(0x33000200), Oad(0)]),
     st.integers(0, 0xFFFFFFFF).map(Oad),
@@ -140,7 +143,9 @@ def apdu_of(kind: type[Apdu]) -> st.SearchStrategy[Apdu]:
 
 # --- frames and streams -------------------------------------------------------------------------------------------
 
-addresses = st.builds(lambda af, sa: Address(af & 0xF0 | len(sa) - 1, sa), st.integers(0, 255), st.binary(min_size=1, max_size=16))
+addresses = st.builds(
+    lambda af, sa: Address(af & 0xF0 | len(sa) - 1, sa), st.integers(0, 255), st.binary(min_size=1, max_size=16)
+)
 
 
 @st.composite
@@ -223,7 +228,11 @@ def streams_of_reports(draw: st.DrawFn) -> list[bytes]:
 
     for _ in range(draw(st.integers(2, 8))):
         piid = draw(values(pieces.PIID))
-        tails = [None, None] if draw(st.integers(0, 5)) else [draw(values(pieces.FOLLOW)), draw(values(data.OPTIONAL_TIME_TAG))]
+        tails = (
+            [None, None]
+            if draw(st.integers(0, 5))
+            else [draw(values(pieces.FOLLOW)), draw(values(data.OPTIONAL_TIME_TAG))]
+        )
         apdu: Apdu
         match draw(st.integers(0, 4)):
             case 0 | 1:

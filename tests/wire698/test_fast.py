@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies698 import apdus, law, mutated, road, streams_of_reports, vectors
+
 from wire698 import jsonform, model, rows
 from wire698.access import GetResponseNormal, ReportNotificationList, ReportNotificationRecordList
 from wire698.errors import WireError
@@ -19,7 +20,7 @@ U32 = Tag.DOUBLE_LONG_UNSIGNED
 
 
 def check(decoder: FastDecoder, octets: bytes) -> None:
-    """fast gives what the model gives."""
+    """Fast gives what the model gives."""
     try:
         parsed = model.parse(octets)
     except WireError as error:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies698 import apdus, law, vectors
+
 from wire698 import jsonform
 from wire698.forms import FormError, data_of, from_date_time, from_date_time_s
 from wire698.frame import parse_frame
@@ -193,7 +194,9 @@ def test_times_that_are_none() -> None:
         from_date_time("2025-11-24 10:30:00.000")
 
 
-@pytest.mark.parametrize("text", ["4001020", "400102000", "4_010200", "+4001020", "0x401020", " 4010200", "４００１０２００"])
+@pytest.mark.parametrize(
+    "text", ["4001020", "400102000", "4_010200", "+4001020", "0x401020", " 4010200", "４００１０２００"]
+)
 def test_descriptors_are_eight_hexadecimal_digits(text: str) -> None:
     for kind in (Oad, Omd):
         with pytest.raises(ValueError, match="8 hexadecimal digits"):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies698 import law
+
 from wire698.errors import WireError
 from wire698.frame import (
     ACK,

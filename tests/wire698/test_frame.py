@@ -11,6 +11,7 @@ from fastcrc.crc16 import ibm_sdlc
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies698 import addresses, cut, frames, law, mutated, vectors
+
 from wire698 import frame as frame_module
 from wire698 import model
 from wire698.errors import WireError
@@ -73,7 +74,7 @@ def test_a_frame_parses_to_what_it_was_built_of(
 
 
 def test_addresses() -> None:
-    assert OWN == Address(0x05, bytes.fromhex("129078563412"))
+    assert Address(0x05, bytes.fromhex("129078563412")) == OWN
     assert Address.of("000000000001").text == "000000000001"
     assert Address.of("12345") == Address(0x02, bytes.fromhex("5F3412"))
     assert Address.of("12345").text == "12345"
@@ -260,7 +261,7 @@ def test_work_is_proportional_to_what_comes(monkeypatch: pytest.MonkeyPatch, uni
 
 
 def test_garbage_for_ever_keeps_nothing() -> None:
-    source = random.Random(698)  # noqa: S311
+    source = random.Random(698)
     framer = Framer(limit=512)
     skipped = 0
     for _ in range(200):

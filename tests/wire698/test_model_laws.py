@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies698 import apdu_of, apdus, datas, law, mutated
+
 from wire698 import data, jsonform, model
 from wire698.access import ReportNotificationList
 from wire698.errors import WireError

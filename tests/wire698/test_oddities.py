@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from wire698 import jsonform, model
 from wire698.access import ReportNotificationList, ReportResponseList
 from wire698.errors import WireError
@@ -146,7 +147,11 @@ def test_oddity_11_unknown_choices_are_raw_and_do_not_kill_the_frame() -> None:
 
 def test_oddity_12_missing_tails_and_one_surplus_octet() -> None:
     whole = "8501014001020001090612345678901200 00"
-    for octets, warning in ((whole[:-2], "tail-missing"), (whole[:-5], "tail-missing"), (whole + "00", "surplus-octet")):
+    for octets, warning in (
+        (whole[:-2], "tail-missing"),
+        (whole[:-5], "tail-missing"),
+        (whole + "00", "surplus-octet"),
+    ):
         form = keeps_octets(bytes.fromhex(octets))
         assert form["warnings"] == [warning]
         assert form["apdu"] == apdu(whole)["apdu"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from strategies698 import vectors
+
 from wire698 import data, jsonform, model
 from wire698.errors import WireError
 from wire698.forms import data_form
@@ -39,8 +40,7 @@ NON_MINIMAL = {"gh-024", "gh-027"}
 
 ODD_APDUS: dict[str, tuple[str, str, list[str]]] = {
     "apdu-015": (
-        "rows hold one array for a ROAD of two OADs; wire.md b.6 says flat, and the nested reading where only that"
-        " ends at the tails",
+        "rows hold one array for a ROAD of two OADs: wire.md b.6 reads so only where flat does not end at the tails",
         "GetResponseRecord",
         ["road-nested"],
     ),
@@ -49,7 +49,11 @@ ODD_APDUS: dict[str, tuple[str, str, list[str]]] = {
         "SECURITY-Response(GetResponseNormal)",
         [],
     ),
-    "apdu-063": ("the time tag's OPTIONAL octet is missing at the end: oddity 12", "ActionRequestNormal", ["tail-missing"]),
+    "apdu-063": (
+        "the time tag's OPTIONAL octet is missing at the end: oddity 12",
+        "ActionRequestNormal",
+        ["tail-missing"],
+    ),
 }
 REFUSED_APDUS = {
     # Behind the MS `all` (5C 01) stands a 00 too many: with it as the sixth member of the structure, 16 01 00 are left
@@ -181,6 +185,10 @@ def test_golden_examples_of_the_reference_both_ways(entry: dict[str, Any]) -> No
 
 
 def test_golden_examples_and_vectors_meet_nearly_every_service() -> None:
-    met = {type(model.parse(bytes.fromhex(entry["hex"])).apdu) for entry in vectors("golden.json") if entry["form"] == "apdu"}
+    met = {
+        type(model.parse(bytes.fromhex(entry["hex"])).apdu)
+        for entry in vectors("golden.json")
+        if entry["form"] == "apdu"
+    }
     # The reference has no example of these; test_model_laws makes its own.
     assert {kind.SERVICE for kind in model.SERVICES.values() if kind not in met} == set()
