@@ -179,7 +179,8 @@ class Body:
         rows = []
         delay = round(task.delay)
         for meter in self.premises.meters:
-            freeze = self.tables[meter.number][task.of].take(stamp, meter.read(at))
+            silent = share(self.settings.seed + meter.number, stamp) < self.settings.missed
+            freeze = self.tables[meter.number][task.of].take(stamp, None if silent else meter.read(at))
             tsa = tsa_of(meter.address)
             rows.append(
                 Collected(
@@ -189,7 +190,7 @@ class Body:
                     task.of,
                     freeze,
                     stamp,
-                    stamp + delay // 2,
+                    None if silent else stamp + delay // 2,
                     stamp + delay,
                 )
             )
@@ -272,8 +273,3 @@ def tsa_of(address: str) -> bytes:
     """The TSA of a meter address: descriptor octet, then the digits."""
     octets = bytes.fromhex(address)
     return bytes((len(octets) - 1,)) + octets
-
-
-def spread(seed: int, width: float) -> float:
-    """A delay in [0, width) that is a terminal's own."""
-    return width * share(seed, 9)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from wire698.access import GetRecord
 from wire698.pieces import ResultNormal, ResultRecord
-from wire698.rows import Row, Table
+from wire698.rows import Row
 from wire698.values import (
     NULL,
     Comdcb,
@@ -23,7 +23,6 @@ from wire698.values import (
     ScalerUnit,
     Tag,
     Ti,
-    columns_of,
 )
 
 from .body import Body, tsa_of
@@ -36,8 +35,8 @@ from .records import (
     TASKS,
     FreezeTable,
     in_meter_set,
-    row_of,
     select,
+    table_of,
     upload_rcsd,
 )
 from .registers import data_of, knows, scaler_of
@@ -49,6 +48,8 @@ SUCCESS, REFUSED, UNDEFINED, MISSING, WRONG_TYPE, OUT_OF_RANGE = map(Dar, (0, 3,
 _CLOCK = Oad(0x40000200)
 _FREEZE_OIS = {table.oi: table for table in (MINUTE, DAILY, MONTHLY)}
 _WIRELESS, _ETHERNET = 0x4500, 0x4510
+_CENTURY = (946656000, 4102416000)
+"""The clock can be set from 2000 to 2099."""
 _FIRMWARE = (b"LGSM", b"0100", b"260101", b"0100", b"260101", b"00000000")
 
 
@@ -154,7 +155,7 @@ def freeze_rows(table: FreezeTable, wanted: GetRecord) -> ResultRecord:
     """The rows of a freeze table that a request wants, under its columns or all."""
     rcsd: Rcsd = wanted.rcsd or table.rcsd
     rows = select(table.rows, wanted.rsd)
-    return ResultRecord(wanted.oad, rcsd, Table.of([row_of(row, rcsd) for row in rows]))
+    return ResultRecord(wanted.oad, rcsd, table_of(rows, rcsd))
 
 
 class TerminalObjects:
@@ -330,7 +331,7 @@ class TerminalObjects:
         if value.tag != Tag.DATE_TIME_S:
             return WRONG_TYPE
         shown = read_date_time_s(value.value)
-        if shown is None:
+        if shown is None or not _CENTURY[0] <= shown < _CENTURY[1]:
             return OUT_OF_RANGE
         self._body.set_clock(at, shown)
         return SUCCESS
@@ -413,12 +414,11 @@ class TerminalObjects:
         rows = select(self._body.log.tables.get(oad, ()), wanted.rsd)
         if not rcsd and rows:
             rcsd = rows[0].rcsd
-        return ResultRecord(wanted.oad, rcsd, Table.of([row_of(row, rcsd) for row in rows]))
+        return ResultRecord(wanted.oad, rcsd, table_of(rows, rcsd))
 
     def _collected(self, wanted: GetRecord) -> ResultRecord:
         rcsd = wanted.rcsd or upload_rcsd(MINUTE)
         hung = {csd.oad for csd in rcsd if isinstance(csd, Road)}
         rows = [row for row in self._body.collected if not hung or row.of in hung]
         rows = select(rows, wanted.rsd, in_meter_set)
-        assert columns_of(rcsd)
-        return ResultRecord(wanted.oad, rcsd, Table.of([row_of(row, rcsd) for row in rows]))
+        return ResultRecord(wanted.oad, rcsd, table_of(rows, rcsd))

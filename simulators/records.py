@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from wire698.rows import Row
+from wire698.rows import EMPTY, Row, Table
 from wire698.values import NULL, BitString, Data, MeterSet, Oad, RangeSelector, Rcsd, Region, Road, Rsd, Tag, columns_of
 
 from .registers import data_of
@@ -50,11 +50,11 @@ class Record(Protocol):
 
 
 class Freeze(NamedTuple):
-    """A frozen reading; `at`: seconds since 1970 by the terminal's clock."""
+    """A frozen reading, None if the meter did not answer; `at`: seconds since 1970 by the terminal's clock."""
 
     number: int
     at: int
-    reading: Reading
+    reading: Reading | None
 
     def cell(self, of: Oad | None, oad: Oad) -> Data:  # noqa: ARG002
         if oad == NUMBER:
@@ -78,7 +78,7 @@ class FreezeTable:
         self.rows: deque[Freeze] = deque(maxlen=depth)
         self._count = 0
 
-    def take(self, at: int, reading: Reading) -> Freeze:
+    def take(self, at: int, reading: Reading | None) -> Freeze:
         """Keep a reading under the instant `at`."""
         self._count += 1
         row = Freeze(self._count, at, reading)
@@ -100,7 +100,7 @@ class Collected(NamedTuple):
     of: Oad
     freeze: Freeze
     started: int
-    succeeded: int
+    succeeded: int | None
     stored: int
 
     def cell(self, of: Oad | None, oad: Oad) -> Data:
@@ -249,6 +249,11 @@ def phase_number(name: str) -> int:
 def row_of(record: Record, rcsd: Rcsd) -> Row:
     """The row of a record under these columns."""
     return Row.of(tuple([record.cell(of, oad) for of, oad in columns_of(rcsd)]))
+
+
+def table_of(records: Iterable[Record], rcsd: Rcsd) -> Table:
+    """The rows of records under these columns; without a column there are none."""
+    return Table.of([row_of(record, rcsd) for record in records]) if columns_of(rcsd) else EMPTY
 
 
 R = TypeVar("R", bound=Record)

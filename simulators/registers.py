@@ -40,6 +40,9 @@ QUANTITIES: dict[int, Quantity] = {
 DEMAND_OI = 0x1010
 """Maximum demand 正向有功最大需量: each member is a value and the instant it occurred."""
 
+_NOTHING = Reading(*(((0,) * 5,) * 3), ((0, 0),) * 5, *(((0,) * 3,) * 2), *(((0,) * 4,) * 4), 0)
+"""A reading with as many members as any, for its names."""
+
 Cell = float | int | None
 
 
@@ -48,9 +51,12 @@ def knows(oad: Oad) -> bool:
     return oad.oi == DEMAND_OI or oad.oi in QUANTITIES
 
 
-def data_of(oad: Oad, reading: Reading) -> Data:
-    """The value of an attribute; an element where the OAD names one; NULL where there is none."""
-    if oad.attribute != 2 or not knows(oad):
+def data_of(oad: Oad, reading: Reading | None) -> Data:
+    """The value of an attribute; an element where the OAD names one; NULL where there is none.
+
+    Without a reading (the meter did not answer) everything is NULL.
+    """
+    if reading is None or oad.attribute != 2 or not knows(oad):
         return NULL
     if oad.oi == DEMAND_OI:
         items = tuple(
@@ -73,8 +79,13 @@ def data_of(oad: Oad, reading: Reading) -> Data:
     return items[oad.index - 1] if oad.index <= len(items) else NULL
 
 
-def named(oad: Oad, reading: Reading) -> dict[str, Cell]:
-    """The same as engineering values by name: `voltage.a` in V, `max_demand_import.total.time` in ms since 1970."""
+def named(oad: Oad, reading: Reading | None) -> dict[str, Cell]:
+    """The same as engineering values by name: `voltage.a` in V, `max_demand_import.total.time` in ms since 1970.
+
+    Without a reading the names are there and the values are None.
+    """
+    if reading is None:
+        return dict.fromkeys(named(oad, _NOTHING))
     cells: dict[str, Cell] = {}
     if oad.oi == DEMAND_OI:
         for name, (value, at) in zip(_RATES, reading.demand, strict=True):

@@ -76,12 +76,14 @@ class TimePart(_Part, frozen=True, kw_only=True):
 class TaskPart(_Part, frozen=True, kw_only=True):
     """What is uploaded: every `minute_s` a curve point of each meter, `rows_per_report` meters in one report.
 
-    `spread_s`: terminals take up to so long before they upload.
+    `spread_s`: terminals take up to so long before they upload; `missed`: share of readings that a meter does not
+    answer, NULL in the upload.
     """
 
     minute_s: Annotated[float, msgspec.Meta(ge=1.0)] = 900.0
     rows_per_report: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
     spread_s: FromZero = 30.0
+    missed: Share = 0.0
     events_per_day: FromZero = 0.0
 
 
@@ -215,6 +217,7 @@ def settings_of(
                 minute_s=period,
                 phase_s=period * index / fleet.terminals if rate is not None else 0.0,
                 upload_delay_s=spread * share(seed, 52),
+                missed=tasks.missed,
                 rows_per_report=tasks.rows_per_report,
                 history_s=scenario.time.history_s,
                 clock_offset_s=fleet.clock_offset_s * (2 * share(seed, 53) - 1),

@@ -15,7 +15,7 @@ from wire698 import access, link, model
 from wire698.errors import WireError
 from wire698.frame import BROADCAST, DATA_FUNCTION, DIR, GROUP, LINK_FUNCTION, PRM, SCRAMBLED, Address, Frame
 from wire698.pieces import Apdu, ClientApdu, ResultNormal, ResultRecord, ServerApdu
-from wire698.rows import Row, Table
+from wire698.rows import Row
 from wire698.security import PLAIN, REFUSED, Check, SecurityRequest, SecurityResponse, Unit
 from wire698.values import Dar, Data, Oad, Piid, Tag
 
@@ -24,7 +24,7 @@ from .body import Body, Happening, Occurrence, Upload
 from .carrier import Carrier, Outgoing
 from .counters import Counters
 from .outbox import EVENT, TASK, Outbox, Report
-from .records import SERIES, TASKS, Event, row_of
+from .records import SERIES, TASKS, Event, table_of
 from .settings import TerminalSettings
 from .stamps import Timebase, date_time, read_date_time
 from .truth import Truth
@@ -375,7 +375,7 @@ class Terminal:
     def _event_apdu(self, event: Event, oad: Oad) -> bytes:
         piid = Piid(0)
         if self.settings.event_form == "record":
-            record = ResultRecord(oad, event.rcsd, Table.of([row_of(event, event.rcsd)]))
+            record = ResultRecord(oad, event.rcsd, table_of([event], event.rcsd))
             return model.build(access.ReportNotificationRecordList(piid=piid, records=(record,)))
         value = event.structure()
         if self.settings.event_form == "array":

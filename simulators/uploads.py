@@ -13,10 +13,10 @@ from wire698 import access, model
 from wire698.data import DATA
 from wire698.notation import build_all
 from wire698.pieces import ResultRecord
-from wire698.rows import EMPTY, Table
+from wire698.rows import EMPTY
 from wire698.values import Oad, Piid, Tag
 
-from .records import FREEZE_TIME, FREEZES, TASKS, Collected, row_of, upload_columns, upload_rcsd
+from .records import FREEZE_TIME, FREEZES, TASKS, Collected, table_of, upload_columns, upload_rcsd
 from .registers import QUANTITIES, data_of, named
 from .stamps import date_time_s
 from .truth import TrueRow
@@ -45,7 +45,9 @@ def _packer(oad: Oad) -> tuple[struct.Struct, int] | None:
     return struct.Struct(">" + "BB" + ("B" + _CODES[quantity.tag]) * len(quantity.members)), quantity.tag
 
 
-def _value(oad: Oad, reading: Reading) -> bytes:
+def _value(oad: Oad, reading: Reading | None) -> bytes:
+    if reading is None:
+        return b"\x00"
     packer = _packer(oad)
     if packer is None:
         return build_all(DATA, data_of(oad, reading))
@@ -58,8 +60,9 @@ def _value(oad: Oad, reading: Reading) -> bytes:
 
 
 def _row(row: Collected) -> bytes:
-    stamps = [date_time_s(at) for at in (row.started, row.succeeded, row.stored)]
-    cells = [b"\x55" + bytes((len(row.tsa),)) + row.tsa, *(b"\x1c" + stamp for stamp in stamps)]
+    cells = [b"\x55" + bytes((len(row.tsa),)) + row.tsa]
+    for at in (row.started, row.succeeded, row.stored):
+        cells.append(b"\x00" if at is None else b"\x1c" + date_time_s(at))
     for oad in upload_columns(row.of):
         if oad == FREEZE_TIME:
             cells.append(b"\x1c" + date_time_s(row.freeze.at))
@@ -78,7 +81,7 @@ def upload_apdu(of: Oad, rows: Sequence[Collected]) -> bytes:
 def upload_record(of: Oad, rows: Sequence[Collected]) -> ResultRecord:
     """The same as the model's value."""
     rcsd = upload_rcsd(of)
-    return ResultRecord(TASKS, rcsd, Table.of([row_of(row, rcsd) for row in rows]))
+    return ResultRecord(TASKS, rcsd, table_of(rows, rcsd))
 
 
 def true_rows(of: Oad, rows: Sequence[Collected]) -> tuple[TrueRow, ...]:

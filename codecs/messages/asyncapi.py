@@ -31,8 +31,11 @@ _SUMMARIES: Final[dict[str, str]] = {
     "raw_down": "Frames to the terminal as they went; opt-in per terminal.",
     "command": "Orders to one terminal; never retained, a retained one is refused.",
     "group_command": "Controls for a group of terminals; never retained, a retained one is refused.",
+    "group_config": "Settings for a group of terminals, or `channel.NAME` for a broadcast; never retained.",
     "node_status": "Presence of a gateway node; retained, and its last will.",
     "replay": "Asks a node to publish rows of its journal again.",
+    "cancel": "Takes back a command that has not been sent.",
+    "control_switch": "Turns the kill switch of a node.",
 }
 
 
@@ -85,9 +88,7 @@ def _channel(route: Route) -> dict[str, Any]:
         "address": f"{DEFAULT_PREFIX}/{route.path}",
         "summary": _SUMMARIES[route.kind],
         "messages": {
-            _message_name(route.message, name): {
-                "$ref": f"#/components/messages/{_message_name(route.message, name)}"
-            }
+            _message_name(route.message, name): {"$ref": f"#/components/messages/{_message_name(route.message, name)}"}
             for name in CONTENT_TYPES
         },
         "parameters": {name: _PARAMETERS[name] for name in re.findall(r"{(\w+)}", route.path)},
@@ -101,8 +102,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": _SUMMARIES[route.kind],
         "bindings": {"mqtt": {"qos": route.qos, "retain": route.retain, "bindingVersion": _BINDING}},
         "messages": [
-            {"$ref": f"#/channels/{route.kind}/messages/{_message_name(route.message, name)}"}
-            for name in CONTENT_TYPES
+            {"$ref": f"#/channels/{route.kind}/messages/{_message_name(route.message, name)}"} for name in CONTENT_TYPES
         ],
     }
 

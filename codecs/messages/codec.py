@@ -101,9 +101,7 @@ def decode(payload: bytes, type: type[M]) -> M:  # noqa: A002 - what json and ms
         raise UnknownVersion(message.v)
     match message:
         case Reading():
-            suspect = not is_json and (
-                _MAY_BE_NOT_FINITE.search(payload) or _MAY_BE_NOT_FINITE_SHORT.search(payload)
-            )
+            suspect = not is_json and (_MAY_BE_NOT_FINITE.search(payload) or _MAY_BE_NOT_FINITE_SHORT.search(payload))
             _check_rows(message, every_cell=bool(suspect))
         case Alarm():
             _check_value(message.values, "values")

@@ -11,8 +11,10 @@ from messages.model import (
     Ack,
     AckError,
     Alarm,
+    CancelRequest,
     Column,
     Command,
+    ControlSwitch,
     Message,
     NodeStatus,
     Raw,
@@ -102,6 +104,8 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
         ),
         NodeStatus(node="gate-1", status="online", version="0.1.0", channels=["tcp-main", "radio-230"]),
         ReplayRequest(from_seq=41_000, to_seq=41_206),
+        CancelRequest(command_id="dispatch-2026-0017", issued_by="dispatcher.wang"),
+        ControlSwitch(control="off", issued_by="chief.li", reason="maintenance of the dispatch system"),
     )
 }
 """Every message type with its example."""

@@ -34,6 +34,7 @@ Phase: TypeAlias = Literal["a", "b", "c"]
 Presence: TypeAlias = Literal["online", "suspect", "offline"]
 NodePresence: TypeAlias = Literal["online", "offline"]
 Direction: TypeAlias = Literal["up", "down"]
+Switch: TypeAlias = Literal["on", "off"]
 CommandClass: TypeAlias = Literal["query", "config", "control"]
 Status: TypeAlias = Literal[
     "accepted",
@@ -309,12 +310,14 @@ class NodeStatus(Message, kw_only=True):
     status: `online` or `offline`
     version: version of the gateway's software
     channels: names of its channels (信道)
+    control: `off` while the node's kill switch rejects every control
     """
 
     node: _Name
     status: NodePresence
     version: str = ""
     channels: list[str] = []
+    control: Switch = "on"
 
 
 class ReplayRequest(Message, kw_only=True):
@@ -328,5 +331,42 @@ class ReplayRequest(Message, kw_only=True):
     to_seq: _Count
 
 
-MESSAGES: tuple[type[Message], ...] = (Reading, Alarm, State, Raw, Ack, Command, NodeStatus, ReplayRequest)
+class CancelRequest(Message, kw_only=True):
+    """Takes back a command that has not been sent, on `node/{node}/cancel`; answered by an Ack with its status.
+
+    command_id: `id` of the command
+    terminal: one terminal of a group command; absent: all of them
+    issued_by: person or system that takes it back
+    """
+
+    command_id: _Name
+    terminal: _Name | UnsetType = UNSET
+    issued_by: str
+
+
+class ControlSwitch(Message, kw_only=True):
+    """The kill switch (总闸) for all controls of a node, on `node/{node}/control`; its NodeStatus tells the effect.
+
+    control: `off` rejects every control from now on, those that wait included; `on` allows them again
+    issued_by: person or system that turns it
+    reason: for the log
+    """
+
+    control: Switch
+    issued_by: str
+    reason: str = ""
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Reading,
+    Alarm,
+    State,
+    Raw,
+    Ack,
+    Command,
+    NodeStatus,
+    ReplayRequest,
+    CancelRequest,
+    ControlSwitch,
+)
 """Every message that stands on a topic."""

@@ -12,8 +12,10 @@ from messages.model import (
     COMMAND_CLASSES,
     Ack,
     Alarm,
+    CancelRequest,
     Command,
     CommandClass,
+    ControlSwitch,
     Message,
     NodeStatus,
     Raw,
@@ -39,8 +41,11 @@ Kind: TypeAlias = Literal[
     "raw_down",
     "command",
     "group_command",
+    "group_config",
     "node_status",
     "replay",
+    "cancel",
+    "control_switch",
 ]
 
 
@@ -70,8 +75,11 @@ ROUTES: Final[dict[str, Route]] = {
         Route(kind="raw_down", path="terminal/{terminal}/raw/down", up=True, qos=0, message=Raw),
         Route(kind="command", path="terminal/{terminal}/command/{class}", up=False, message=Command),
         Route(kind="group_command", path="group/{group}/command/control", up=False, message=Command),
+        Route(kind="group_config", path="group/{group}/command/config", up=False, message=Command),
         Route(kind="node_status", path="node/{node}/status", up=True, retain=True, message=NodeStatus),
         Route(kind="replay", path="node/{node}/replay", up=False, message=ReplayRequest),
+        Route(kind="cancel", path="node/{node}/cancel", up=False, message=CancelRequest),
+        Route(kind="control_switch", path="node/{node}/control", up=False, message=ControlSwitch),
     )
 }
 """Every topic, by kind."""
@@ -158,11 +166,20 @@ class Topics:
     def group_command(self, group: str) -> str:
         return f"{self._head}group/{_level(group, 'group')}/command/control"
 
+    def group_config(self, group: str) -> str:
+        return f"{self._head}group/{_level(group, 'group')}/command/config"
+
     def node_status(self, node: str) -> str:
         return f"{self._head}node/{_level(node, 'node')}/status"
 
     def replay(self, node: str) -> str:
         return f"{self._head}node/{_level(node, 'node')}/replay"
+
+    def cancel(self, node: str) -> str:
+        return f"{self._head}node/{_level(node, 'node')}/cancel"
+
+    def control_switch(self, node: str) -> str:
+        return f"{self._head}node/{_level(node, 'node')}/control"
 
     def build(self, address: TopicAddress) -> str:
         """The topic of `address`; `parse` is its inverse."""
@@ -173,10 +190,10 @@ class Topics:
                 return self.command(address.terminal or "", address.command_class)
             case "group_command":
                 return self.group_command(address.group or "")
-            case "node_status":
-                return self.node_status(address.node or "")
-            case "replay":
-                return self.replay(address.node or "")
+            case "group_config":
+                return self.group_config(address.group or "")
+            case "node_status" | "replay" | "cancel" | "control_switch":
+                return f"{self._head}{ROUTES[address.kind].path.format(node=_level(address.node or '', 'node'))}"
         topic: str = getattr(self.terminal(address.terminal or ""), address.kind)
         return topic
 
@@ -195,13 +212,17 @@ class Topics:
                 terminal = _level(terminal, "terminal")
                 return TopicAddress(kind="command", terminal=terminal, command_class=command_class)
             case ["group", group, "command", "control"]:
-                return TopicAddress(
-                    kind="group_command", group=_level(group, "group"), command_class="control"
-                )
+                return TopicAddress(kind="group_command", group=_level(group, "group"), command_class="control")
+            case ["group", group, "command", "config"]:
+                return TopicAddress(kind="group_config", group=_level(group, "group"), command_class="config")
             case ["node", node, "status"]:
                 return TopicAddress(kind="node_status", node=_level(node, "node"))
             case ["node", node, "replay"]:
                 return TopicAddress(kind="replay", node=_level(node, "node"))
+            case ["node", node, "cancel"]:
+                return TopicAddress(kind="cancel", node=_level(node, "node"))
+            case ["node", node, "control"]:
+                return TopicAddress(kind="control_switch", node=_level(node, "node"))
         raise BadMessage(f"got {topic!r:.200}", "topic", "a topic of the contract")
 
     def filter(self, kind: Kind, *, only: str | None = None, share: str | None = None) -> str:

@@ -74,7 +74,7 @@ class _Whole:
         self.tags = int.from_bytes(octets) & self.mask
         self.unpack = struct.Struct(f">{lead}x{layout.codes * rows}2x").unpack
         self.width = sum(leaf.cell is not None for leaf in layout.leaves)
-        self.starts = range(0, self.width * rows, self.width) if self.width else ()
+        self.starts = range(0, self.width * rows, self.width)
 
 
 class FastDecoder:
@@ -252,6 +252,9 @@ class FastDecoder:
         if head is None or head.size < _PREFIX or len(runs) != 1:
             return
         layout, cells = runs[0]
+        if not cells[0]:
+            # Rows of NULL alone have no values by which they could be told apart.
+            return
         while len(self._wholes) >= self._capacity:
             del self._wholes[next(iter(self._wholes))]
         self._wholes[len(octets), octets[4:_WHOLE_PREFIX]] = _Whole(octets, head, layout, len(cells))

@@ -13,6 +13,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from messages import (
     CONTENT_TYPES,
@@ -24,8 +25,10 @@ from messages import (
     AckError,
     Alarm,
     BadMessage,
+    CancelRequest,
     Column,
     Command,
+    ControlSwitch,
     Format,
     Message,
     NodeStatus,
@@ -161,7 +164,15 @@ GOLDEN: list[tuple[Message, dict[str, Any]]] = [
     ),
     (
         NodeStatus(node="n1", status="offline"),
-        {"v": 1, "node": "n1", "status": "offline", "version": "", "channels": []},
+        {"v": 1, "node": "n1", "status": "offline", "version": "", "channels": [], "control": "on"},
+    ),
+    (
+        CancelRequest(command_id="c-1", terminal="112233445566", issued_by="x"),
+        {"v": 1, "command_id": "c-1", "terminal": "112233445566", "issued_by": "x"},
+    ),
+    (
+        ControlSwitch(control="off", issued_by="x", reason="y"),
+        {"v": 1, "control": "off", "issued_by": "x", "reason": "y"},
     ),
     (ReplayRequest(from_seq=3, to_seq=3), {"v": 1, "from_seq": 3, "to_seq": 3}),
 ]
@@ -177,9 +188,7 @@ def pack(value: object, form: Format) -> bytes:
 
 def body(payload: bytes) -> bytes:
     """A payload with the shortest head: a map of 15 may also say its length in two octets (0xde)."""
-    return (
-        bytes([0x80 + payload[2]]) + payload[3:] if payload[:2] == b"\xde\0" and payload[2] < 16 else payload
-    )
+    return bytes([0x80 + payload[2]]) + payload[3:] if payload[:2] == b"\xde\0" and payload[2] < 16 else payload
 
 
 def unpack(payload: bytes, form: Format) -> Any:
@@ -218,9 +227,7 @@ values = st.recursive(
 instants = st.integers(-(2**40), 2**50)
 counts = st.integers(0, 2**63 - 1)
 maybe_instants = st.none() | instants
-columns = st.builds(
-    Column, name=names, unit=st.none() | names, scale=st.none() | st.integers(-9, 9), oad=names
-)
+columns = st.builds(Column, name=names, unit=st.none() | names, scale=st.none() | st.integers(-9, 9), oad=names)
 up: dict[str, st.SearchStrategy[Any]] = {
     "id": st.text("0123456789abcdef", min_size=16, max_size=16),
     "seq": counts,
@@ -310,6 +317,8 @@ messages = st.one_of(
         version=names,
         channels=st.lists(names, max_size=3),
     ),
+    st.builds(CancelRequest, command_id=some_names, terminal=st.just(UNSET) | some_names, issued_by=names),
+    st.builds(ControlSwitch, control=st.sampled_from(["on", "off"]), issued_by=names, reason=names),
     st.tuples(counts, counts).map(lambda pair: ReplayRequest(from_seq=min(pair), to_seq=max(pair))),
 )
 
@@ -328,9 +337,7 @@ def test_round_trip(message: Message, form: Format) -> None:
 @given(st.integers(-(10**15) + 1, 10**15 - 1), st.integers(-9, 0), st.sampled_from(FORMATS))
 def test_exact_decimal_comes_back(raw: int, scale: int, form: Format) -> None:
     exact = Decimal(raw).scaleb(scale)
-    message = Alarm(
-        **STAMP, event="x", oi="3000", transition="raised", severity="info", values={"v": float(exact)}
-    )
+    message = Alarm(**STAMP, event="x", oi="3000", transition="raised", severity="info", values={"v": float(exact)})
     value = decode(encode(message, form), Alarm).values["v"]
     assert isinstance(value, float)
     assert Decimal(repr(value)) == exact
@@ -346,9 +353,7 @@ def test_decimal_becomes_the_nearest_number(form: Format) -> None:
 # Octets from anywhere raise BadMessage and nothing else.
 
 
-@given(
-    st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: b"{" + tail), st.sampled_from(MESSAGES)
-)
+@given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: b"{" + tail), st.sampled_from(MESSAGES))
 def test_any_octets(payload: bytes, kind: type[Message]) -> None:
     with suppress(BadMessage):
         assert isinstance(decode(payload, kind), kind)

@@ -29,9 +29,7 @@ def test_checked_in_documents_are_current(name: str) -> None:
 
 
 def test_no_document_of_the_past() -> None:
-    assert {f"schemas/{path.name}" for path in (DOCS / "schemas").iterdir()} == set(files()) - {
-        "asyncapi.yaml"
-    }
+    assert {f"schemas/{path.name}" for path in (DOCS / "schemas").iterdir()} == set(files()) - {"asyncapi.yaml"}
 
 
 def test_command_writes_the_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,10 +113,7 @@ def test_asyncapi_describes_every_route() -> None:
         assert operation["action"] == ("send" if route.up else "receive")
         mqtt = operation["bindings"]["mqtt"]
         assert (mqtt["qos"], mqtt["retain"]) == (route.qos, route.retain)
-        kinds = {
-            resolve(whole, resolve(whole, item["$ref"])["$ref"])["contentType"]
-            for item in operation["messages"]
-        }
+        kinds = {resolve(whole, resolve(whole, item["$ref"])["$ref"])["contentType"] for item in operation["messages"]}
         assert kinds == {"application/vnd.msgpack", "application/json"}
 
 
@@ -140,6 +135,8 @@ def test_file_stems() -> None:
         "command",
         "node_status",
         "replay_request",
+        "cancel_request",
+        "control_switch",
     ]
 
 
@@ -185,12 +182,8 @@ plain_values = st.recursive(
     | st.booleans()
     | st.integers()
     | st.text(st.characters(min_codepoint=32, max_codepoint=0xFFFD, exclude_categories=["Cs", "Cc"]))
-    | st.sampled_from(
-        ["yes", "No", "null", "~", "1e3", "0x10", "2026-01-01", "a: b", "a #b", "- a", "1_000", "e_1"]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("abcnoy_ :#-1", max_size=5), inner, max_size=3)
-    ),
+    | st.sampled_from(["yes", "No", "null", "~", "1e3", "0x10", "2026-01-01", "a: b", "a #b", "- a", "1_000", "e_1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abcnoy_ :#-1", max_size=5), inner, max_size=3),
     max_leaves=12,
 )
 

@@ -27,6 +27,9 @@ TABLE: list[tuple[str, TopicAddress]] = [
     (topics.command(T, "control"), TopicAddress(kind="command", terminal=T, command_class="control")),
     (topics.group_command("east"), TopicAddress(kind="group_command", group="east", command_class="control")),
     (topics.node_status("n1"), TopicAddress(kind="node_status", node="n1")),
+    (topics.cancel("n1"), TopicAddress(kind="cancel", node="n1")),
+    (topics.control_switch("n1"), TopicAddress(kind="control_switch", node="n1")),
+    (topics.group_config("g"), TopicAddress(kind="group_config", group="g", command_class="config")),
     (topics.replay("n1"), TopicAddress(kind="replay", node="n1")),
 ]
 
@@ -44,6 +47,9 @@ def test_topics_as_they_stand() -> None:
         "loadgate/v1/terminal/112233445566/command/control",
         "loadgate/v1/group/east/command/control",
         "loadgate/v1/node/n1/status",
+        "loadgate/v1/node/n1/cancel",
+        "loadgate/v1/node/n1/control",
+        "loadgate/v1/group/g/command/config",
         "loadgate/v1/node/n1/replay",
     ]
 
@@ -62,7 +68,14 @@ def test_table_is_complete() -> None:
 def test_delivery_follows_the_contract() -> None:
     assert {kind for kind, route in ROUTES.items() if route.retain} == {"state", "node_status"}
     assert {kind for kind, route in ROUTES.items() if route.qos == 0} == {"raw_up", "raw_down"}
-    assert {kind for kind, route in ROUTES.items() if not route.up} == {"command", "group_command", "replay"}
+    assert {kind for kind, route in ROUTES.items() if not route.up} == {
+        "command",
+        "group_command",
+        "group_config",
+        "replay",
+        "cancel",
+        "control_switch",
+    }
 
 
 parts = st.text(st.characters(codec="utf-8", exclude_characters="/+#\0"), min_size=1, max_size=MAX_PART)
@@ -79,11 +92,9 @@ addresses = st.one_of(
         command_class=st.sampled_from(["query", "config", "control"]),
     ),
     st.builds(TopicAddress, kind=st.just("group_command"), group=parts, command_class=st.just("control")),
-    st.builds(TopicAddress, kind=st.sampled_from(["node_status", "replay"]), node=parts),
+    st.builds(TopicAddress, kind=st.sampled_from(["node_status", "replay", "cancel", "control_switch"]), node=parts),
 )
-prefixes = st.lists(
-    parts.filter(lambda part: not part.startswith("$") and len(part) < 40), min_size=1, max_size=4
-)
+prefixes = st.lists(parts.filter(lambda part: not part.startswith("$") and len(part) < 40), min_size=1, max_size=4)
 
 
 @given(addresses, prefixes.map("/".join))
@@ -173,9 +184,7 @@ def test_bad_levels_are_refused(part: str) -> None:
         assert caught.value.where in {"terminal", "group", "node", "only", "share"}
 
 
-@pytest.mark.parametrize(
-    "prefix", ["", "/a", "a/", "a//b", "a/+", "#", "$SYS", "$share/x", "a/" * MAX_PREFIX + "a"]
-)
+@pytest.mark.parametrize("prefix", ["", "/a", "a/", "a//b", "a/+", "#", "$SYS", "$share/x", "a/" * MAX_PREFIX + "a"])
 def test_bad_prefix(prefix: str) -> None:
     with pytest.raises(BadMessage) as caught:
         Topics(prefix)
@@ -218,9 +227,5 @@ def matches(subscription: str, topic: str) -> bool:
     """MQTT's matching of topic filters, without the rule for $ topics."""
     wanted, levels = subscription.split("/"), topic.split("/")
     if wanted[-1] == "#":
-        return len(levels) >= len(wanted) - 1 and matches(
-            "/".join(wanted[:-1]), "/".join(levels[: len(wanted) - 1])
-        )
-    return len(wanted) == len(levels) and all(
-        w in {"+", level} for w, level in zip(wanted, levels, strict=True)
-    )
+        return len(levels) >= len(wanted) - 1 and matches("/".join(wanted[:-1]), "/".join(levels[: len(wanted) - 1]))
+    return len(wanted) == len(levels) and all(w in {"+", level} for w, level in zip(wanted, levels, strict=True))

@@ -206,7 +206,8 @@ def test_a_long_answer_comes_in_blocks(make_bench: Any, first: int) -> None:
     while True:
         times += 1
         assert block.block == first + times - 1
-        got += [row for record in block.content for row in record.table.rows]
+        content: Any = block.content
+        got += [row for record in content for row in record.table.rows]
         if block.last:
             break
         block = one(bench, access.GetRequestNext(piid=P, block=block.block))

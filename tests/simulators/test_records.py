@@ -9,6 +9,7 @@ import pytest
 from simulators import records
 from simulators.records import DAILY, MINUTE, MONTHLY, Collected, EventLog, Freeze, in_meter_set, select
 from simulators.registers import data_of, named
+from simulators.stamps import date_time_s
 from simulators.uploads import true_rows, upload_apdu, upload_record
 from simulators.world import Meter, Reading
 from wire698 import access, model
@@ -54,7 +55,7 @@ def collected(n: int, meter: int = 1, of: Oad = MINUTE) -> Collected:
 
 
 def dts(at: int) -> bytes:
-    return records.date_time_s(at)
+    return date_time_s(at)
 
 
 def test_an_upload_is_the_reference_frame_in_form() -> None:
@@ -80,6 +81,7 @@ def test_packed_uploads_equal_the_models(of: Oad) -> None:
     rows = [collected(n, meter, of) for n in (1, 2) for meter in (1, 2, 3)]
     meter = Meter("1", "office", 9, START)
     rows.append(rows[0]._replace(freeze=Freeze(9, START, meter.read(START + 5))))
+    rows.append(rows[1]._replace(freeze=Freeze(10, START, None), succeeded=None))
     expected = access.ReportNotificationRecordList(piid=Piid(0), records=(upload_record(of, rows),))
     octets = upload_apdu(of, rows)
     assert octets == model.build(expected)

@@ -247,6 +247,17 @@ def test_day_and_month_freezes_are_uploaded_after_midnight(make_bench: Any) -> N
     assert set(day.rows[0].values) >= {"active_energy_import.total", "active_energy_export.t4"}
 
 
+def test_missed_readings_are_null_and_named(make_bench: Any) -> None:
+    bench = make_bench(missed=0.5)
+    bench.login()
+    bench.run(CURVE_S * 12)
+    rows = [row for r in bench.truth.reports for row in r.rows]
+    missed = [row for row in rows if row.values["voltage.a"] is None]
+    assert 4 < len(missed) < len(rows) - 4
+    assert all(value is None for row in missed for value in row.values.values())
+    assert {len(row.values) for row in rows} == {5 + 3 + 3 + 4 + 4}
+
+
 def test_protected_reports_travel_in_an_envelope_and_both_answers_settle(make_bench: Any) -> None:
     bench = make_bench(protected=True)
     bench.now = CURVE_S * 3

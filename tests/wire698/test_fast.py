@@ -39,9 +39,7 @@ def check(decoder: FastDecoder, octets: bytes) -> None:
 @given(streams_of_reports())
 def test_reports_and_responses_of_a_terminal(sent: list[bytes]) -> None:
     decoder = FastDecoder()
-    for octets in sent:
-        check(decoder, octets)
-    for octets in sent:
+    for octets in sent * 4:
         check(decoder, octets)
 
 
@@ -49,8 +47,9 @@ def test_reports_and_responses_of_a_terminal(sent: list[bytes]) -> None:
 @given(streams_of_reports(), st.integers(1, 3))
 def test_with_hardly_any_room_to_keep_layouts(sent: list[bytes], capacity: int) -> None:
     decoder = FastDecoder(capacity)
-    for octets in [*sent, *sent]:
+    for octets in sent * 4:
         check(decoder, octets)
+    assert len(decoder._wholes) <= capacity
     assert len(decoder._records) <= capacity
     assert len(decoder._values) <= capacity
     assert len(decoder._prefixes) <= capacity
@@ -60,20 +59,20 @@ def test_with_hardly_any_room_to_keep_layouts(sent: list[bytes], capacity: int) 
 @given(streams_of_reports(), st.data())
 def test_changed_octets_after_layouts_are_learnt(sent: list[bytes], source: st.DataObject) -> None:
     decoder = FastDecoder()
-    for octets in sent:
+    for octets in sent * 3:
         check(decoder, octets)
     for octets in sent:
         check(decoder, source.draw(mutated(octets)))
 
 
-@law(25)
-@given(streams_of_reports())
-def test_every_truncation_after_layouts_are_learnt(sent: list[bytes]) -> None:
+@law(60)
+@given(streams_of_reports(), st.data())
+def test_truncations_after_layouts_are_learnt(sent: list[bytes], source: st.DataObject) -> None:
     decoder = FastDecoder()
-    for octets in sent:
+    for octets in sent * 3:
         check(decoder, octets)
     for octets in sent:
-        for size in range(len(octets)):
+        for size in source.draw(st.lists(st.integers(0, len(octets)), max_size=8)):
             check(decoder, octets[:size])
             # Octets that look like tails, whatever was before them.
             check(decoder, octets[:size] + b"\0\0")
@@ -155,6 +154,23 @@ def test_a_head_that_ends_where_the_octets_end() -> None:
         check(decoder, octets[:size])
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize("cells", [(), (1,), (1, 2)])
+def test_reports_known_as_a_whole(count: int, cells: tuple[int, ...]) -> None:
+    decoder = FastDecoder()
+    columns = (Oad(0x202A0200), Oad(0x60400200), Oad(0x60410200))
+    row = Row.of(tuple([Data(U32, cell) for cell in cells] + [Data(Tag.NULL, None)] * (3 - len(cells))))
+    record = ResultRecord(Oad(0x60120300), columns, Table.of([row] * count))
+    octets = model.build(ReportNotificationRecordList(Piid(2), (record,)))
+    for _ in range(4):
+        check(decoder, octets)
+    assert decoder.hits == 3
+    other = octets.replace(b"\x06\0\0\0\1", b"\x06\xff\xff\xff\xff")
+    check(decoder, other[:2] + b"\xff" + other[3:])
+    for at in range(len(octets)):
+        check(decoder, octets[:at] + bytes((octets[at] ^ 1,)) + octets[at + 1 :])
+
+
 def test_heads_that_share_their_first_octets() -> None:
     decoder = FastDecoder()
     common = (Oad(0x202A0200), Oad(0x60400200), Oad(0x60410200))
@@ -178,6 +194,7 @@ def test_ten_thousand_layouts_keep_the_caches_bounded() -> None:
         decoder.parse(model.build(single))
     assert len(decoder._records) == len(decoder._values) == 512
     assert len(decoder._prefixes) <= 512
+    assert len(decoder._wholes) <= 512
     assert all(len(head.layouts) <= 4 for head in [*decoder._records.values(), *decoder._values.values()])
     assert rows._kept_layout.cache_info().currsize <= 1024
     # What came last is still known.
