@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import resource
 import signal
 import sqlite3
 import sys
@@ -24,6 +25,8 @@ status is 0. It is 1 when the gateway cannot start or its journal fails, 2 for w
 """
 
 FAILED, USAGE = 1, 2
+_OTHER_FILES = 200
+"""Open files that are no connections of terminals."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return USAGE
     configure(settings.log.level, settings.log.format)
+    _allow_files(settings)
     try:
         import uvloop
 
@@ -77,6 +81,17 @@ def run(args: argparse.Namespace) -> int:
             get_logger(__name__).critical("cannot go on", error=str(leaf))
         return FAILED
     return 0
+
+
+def _allow_files(settings: Settings) -> None:
+    """Use as many open files as we are allowed: each connection is one, and the usual soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sum(channel.max_connections for channel in settings.channels) + _OTHER_FILES
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if limit > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < wanted:
+        get_logger(__name__).warning("fewer open files are allowed than connections", allowed=limit, wanted=wanted)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -256,11 +256,11 @@ class Gateway:
             link.flush()
 
     def _on_writable(self, writable: bool) -> None:
-        log.warning(
-            "links go on" if writable else "links wait for the journal", full=bool(self.journal and self.journal.full)
-        )
+        full = bool(self.journal and self.journal.full)
+        log.warning("links go on" if writable else "links wait for the journal", full=full)
         for channel in self.channels:
-            channel.context.pause(not writable)
+            # At the bound on the disk nothing is settled, but heartbeats are answered: terminals keep data and link.
+            channel.context.pause(not writable and not full)
 
     def _answered(self, session: Session, event: Answered, moment: Moment) -> None:
         """An answer to a request goes to whoever asked."""
@@ -278,8 +278,13 @@ class Gateway:
             overdue = self.sessions.overdue(moment)
             for session in overdue:
                 session.context.dispatch(session, session.machine.tick(moment), moment)
-                if session.link is not None:
-                    session.link.flush()
+                link = session.link
+                if link is None:
+                    continue
+                link.flush()
+                if session.machine.presence == "offline" and link.reading:
+                    # Its connection is dead, though nobody has said so (a NAT forgot it, a modem lost power).
+                    link.let_go(session, "no heartbeat in time")
             await asyncio.sleep(0 if overdue else _TICK_S)
 
     # --- what others see ----------------------------------------------------------------------------------------
@@ -324,6 +329,8 @@ def _link(context: ChannelContext) -> Iterator[Sample]:
     labels = {"channel": context.name}
     for kind, number in list(context.violations.items()):
         yield Sample("violations", "counter", "peers' faults", number, {**labels, "reason": kind})
+    yield Sample("link_holds", "counter", "links that waited for their own reports", context.holds, labels)
+    yield Sample("link_pauses", "counter", "times that all links waited for the journal", context.pauses, labels)
     yield Sample(
         "acknowledgement_seconds", "histogram", "from report to acknowledgement", context.acknowledgement, labels
     )

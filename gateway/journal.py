@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from sqlite3 import Error as SQLiteError
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -34,6 +34,7 @@ from gateway.journal_store import (
     JournalVersionError,
     MetaValue,
     Row,
+    Statement,
     Store,
     connect_reader,
     read_rows,
@@ -122,6 +123,7 @@ class _Item:
     committed: Committed | None = None
     meta: tuple[str, MetaValue] | None = None
     dead: tuple[int, str] | None = None
+    statements: Sequence[Statement] = ()
 
 
 @dataclass(slots=True)
@@ -201,8 +203,12 @@ class Journal:
 
     # -- writing -----------------------------------------------------------------------------------------
 
-    def append(self, rows: Sequence[Row], committed: Committed | None = None) -> None:
+    def append(
+        self, rows: Sequence[Row], committed: Committed | None = None, statements: Sequence[Statement] = ()
+    ) -> None:
         """Queue rows; `committed` is called on the loop once they are on the disk.
+
+        `statements` are carried out in the same transaction: both, or neither.
 
         The rows' seqs are `next_seq`, `next_seq` + 1, ...: take `next_seq`, encode, append, without awaiting
         between. Raises `JournalFull` (nothing was taken, `next_seq` is unchanged), `JournalClosed`,
@@ -235,7 +241,7 @@ class Journal:
         self.next_seq = seq
         counters.queue_rows += len(rows)
         counters.queue_bytes += size
-        self._queue.put(_Item(rows, size, committed))
+        self._queue.put(_Item(rows, size, committed, statements=statements))
         if counters.queue_rows >= limits.queue_rows or counters.queue_bytes >= limits.queue_bytes:
             self._queue_hit = True
             self._update_writable()
@@ -277,6 +283,15 @@ class Journal:
         if self._reader is None:
             self._reader = connect_reader(self.path)
         return read_rows(self._reader, after_seq, to_seq, limit_rows, limit_bytes)
+
+    async def query(self, sql: str, values: tuple[MetaValue | None, ...] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query, read in the reader's thread. Give it a LIMIT."""
+        return await self._loop.run_in_executor(self._readers, self._query, sql, values)
+
+    def _query(self, sql: str, values: tuple[MetaValue | None, ...]) -> list[tuple[Any, ...]]:
+        if self._reader is None:
+            self._reader = connect_reader(self.path)
+        return self._reader.execute(sql, values).fetchall()
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -470,6 +485,7 @@ class Journal:
                     batch.rows,
                     meta=[item.meta for item in batch.items if item.meta is not None],
                     dead=[item.dead for item in batch.items if item.dead is not None],
+                    statements=[statement for item in batch.items for statement in item.statements],
                     acknowledged=self.cursor,
                     now=now,
                     purge_rows=purge_rows,

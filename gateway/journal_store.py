@@ -31,6 +31,7 @@ __all__ = [
     "JournalVersionError",
     "MetaValue",
     "Row",
+    "Statement",
     "Store",
     "connect_reader",
     "read_rows",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 MetaValue = str | int | float | bytes
+Statement = tuple[str, tuple[MetaValue | None, ...]]
+"""One SQL statement and its values, for a table that is not the journal's own; doing it twice must do no harm."""
 
 # One script a schema version; the file's `user_version` counts those applied. Append, never edit.
 MIGRATIONS: tuple[str, ...] = (
@@ -49,6 +52,18 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE dead_letter (seq INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL,
                               retain INTEGER NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
     INSERT INTO meta VALUES ('journal.acknowledged', 0), ('journal.high_seq', 0);
+    """,
+    """
+    CREATE TABLE command (id TEXT NOT NULL, terminal TEXT NOT NULL, class TEXT NOT NULL, verb TEXT NOT NULL,
+                          body BLOB NOT NULL, member_of TEXT, stage TEXT NOT NULL, status TEXT NOT NULL,
+                          final INTEGER NOT NULL, attempts INTEGER NOT NULL, accepted_at INTEGER NOT NULL,
+                          expires_at INTEGER NOT NULL, sent_at INTEGER, at INTEGER NOT NULL, ack BLOB NOT NULL,
+                          PRIMARY KEY (id, terminal)) WITHOUT ROWID;
+    CREATE INDEX command_open ON command (final, accepted_at);
+    CREATE INDEX command_terminal ON command (terminal, at);
+    CREATE TABLE command_status (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, terminal TEXT NOT NULL,
+                                 at INTEGER NOT NULL, ack BLOB NOT NULL);
+    CREATE INDEX command_status_of ON command_status (id, terminal);
     """,
 )
 
@@ -192,6 +207,7 @@ class Store:
         *,
         meta: Iterable[tuple[str, MetaValue]] = (),
         dead: Iterable[tuple[int, str]] = (),
+        statements: Iterable[Statement] = (),
         acknowledged: int,
         now: float,
         purge_rows: int = 0,
@@ -219,6 +235,8 @@ class Store:
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", pair)
             for seq, reason in dead:
                 self._bury(seq, reason, now)
+            for sql, values in statements:
+                db.execute(sql, values)
             purged = self._purge(marks, acknowledged, now, purge_rows, early=early) if purge_rows else 0
             db.execute("COMMIT")
         except BaseException:

@@ -104,6 +104,12 @@ class ChannelContext:
     """Links on which the beginning of a frame waits for its rest."""
     acknowledgement: Histogram = field(default_factory=Histogram)
     """From the receipt of a report to its acknowledgement, s."""
+    paused: bool = False
+    """The journal has no room: links do not read, those that are yet to come included."""
+    holds: int = 0
+    """Times that a link stopped reading because too much of it waited for the journal."""
+    pauses: int = 0
+    """Times that all links stopped reading because the journal had no room."""
 
     def dispatch(self, session: Session, events: list[Event], moment: Moment) -> None:
         """Carry out what a machine says."""
@@ -118,6 +124,8 @@ class ChannelContext:
                 case Answered():
                     self.answered(session, event, moment)
                 case Identified():
+                    if session.link is not None:
+                        session.link.identified = True
                     log.info("identified", channel=self.name, terminal=event.terminal, login=event.login)
                 case CloseWanted():
                     if session.link is not None:
@@ -142,7 +150,8 @@ class ChannelContext:
             return
         if committed is not None and link is not None:
             link.unsettled += 1
-            if link.unsettled >= self.max_unsettled:
+            if link.unsettled >= self.max_unsettled and not link.held:
+                self.holds += 1
                 link.hold(True)
 
     def _settled(self, session: Session, link: Link, token: Token, received: Moment) -> None:
@@ -171,6 +180,9 @@ class ChannelContext:
 
     def pause(self, paused: bool) -> None:
         """All links stop or go on reading: the journal has no room, or has some again."""
+        if paused and not self.paused:
+            self.pauses += 1
+        self.paused = paused
         for link in self.links:
             link.halt(paused)
 
@@ -178,7 +190,18 @@ class ChannelContext:
 class Link:
     """One connection. Loop thread only."""
 
-    __slots__ = ("_framer", "_halted", "_sessions", "_transport", "closing", "context", "heard", "held", "unsettled")
+    __slots__ = (
+        "_framer",
+        "_halted",
+        "_sessions",
+        "_transport",
+        "closing",
+        "context",
+        "heard",
+        "held",
+        "identified",
+        "unsettled",
+    )
 
     def __init__(self, context: ChannelContext, transport: Transport) -> None:
         self.context = context
@@ -189,6 +212,8 @@ class Link:
         """When octets came last (mono)."""
         self.closing = False
         """The link is to be closed and takes no more frames."""
+        self.identified = False
+        """A terminal has said on this link who it is; good frames that say nothing do not."""
         self._transport = transport
         self._framer = context.protocol.framer(context.max_frame)
         self._sessions: dict[Session, int] = {}
@@ -200,9 +225,9 @@ class Link:
         return self._transport.peer
 
     @property
-    def identified(self) -> bool:
-        """Whether a terminal is on this link."""
-        return bool(self._sessions)
+    def reading(self) -> bool:
+        """Whether what the peer says is read now."""
+        return not (self.held or self._halted)
 
     # --- from the channel ---------------------------------------------------------------------------------------
 
@@ -305,10 +330,10 @@ class Link:
         self._steer()
 
     def _steer(self) -> None:
-        if self.held or self._halted:
-            self._transport.pause()
-        else:
+        if self.reading:
             self._transport.resume()
+        else:
+            self._transport.pause()
 
     def flush(self) -> None:
         """Write what the machines of this link have to say, in one piece."""

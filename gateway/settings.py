@@ -304,6 +304,8 @@ def commented_toml(settings: Settings) -> str:
     for field in _fields(Settings).values():
         assert field.section is not None
         value = getattr(settings, field.name)
+        if field.many and not value:
+            lines += _example(field.name, field.section)
         for number, section in enumerate(value if field.many else (value,)):
             if number == 0:
                 lines += [f"# {line}" for line in (inspect.getdoc(field.section) or "").splitlines()]
@@ -312,6 +314,15 @@ def commented_toml(settings: Settings) -> str:
                 lines += _lines(leaf, getattr(section, leaf.name), comment=number == 0)
             lines.append("")
     return "\n".join(lines)
+
+
+def _example(name: str, section: type[Struct]) -> list[str]:
+    """Tables of which there are none, as a comment to copy."""
+    lines = [inspect.getdoc(section) or "", f"[[{name}]]"]
+    for leaf in _fields(section).values():
+        text = "\n".join(_lines(leaf, leaf.default, comment=True)).strip("\n")
+        lines += [""] + [line if line.startswith("#") else f"# {line}" for line in text.splitlines()]
+    return [line if line.startswith("#") else f"# {line}".rstrip() for line in lines] + [""]
 
 
 def _lines(field: _Field, value: Any, *, comment: bool) -> list[str]:

@@ -19,12 +19,17 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "Channel",
+    "ClockKeeping",
+    "Commands",
+    "Group",
     "Http",
+    "Interlocks",
     "JournalFile",
     "Log",
     "Mqtt",
     "Node",
     "Protocol",
+    "Quirk",
     "Settings",
     "Terminals",
     "cross_check",
@@ -127,6 +132,7 @@ _TOPIC = {
 _NAME = {"expected": "1 to 64 letters, digits, . _ -, the first a letter or digit"}
 _PATH = {"expected": "a path, without control characters", "check": _check_plain}
 _CLIENT_ID = {"expected": "a text of at most 64 characters", "check": _check_plain}
+_BOOL = {"expected": "true or false"}
 _HEX = {"expected": "a whole number, 0x00 to 0xFF", "hex": True}
 _NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 
@@ -241,6 +247,81 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 512
 
 
+class Commands(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Commands (命令) from MQTT to terminals."""
+
+    max_per_terminal: Annotated[
+        int, Meta(description="Commands of one terminal that are not at their end; more are `busy`.", ge=1, le=10_000)
+    ] = 64
+    max_open: Annotated[
+        int, Meta(description="Commands of all terminals that are not at their end.", ge=1, le=10_000_000)
+    ] = 100_000
+    query_attempts: Annotated[
+        int, Meta(description="Connections on which a query may be tried before it is `timed_out`.", ge=1, le=100)
+    ] = 3
+    keep_s: Annotated[
+        float, Meta(description="Ended commands and their statuses are kept so long.", ge=3_600, le=3660 * 86_400)
+    ] = 7_776_000.0
+
+
+class Interlocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What keeps a control (控制) from doing harm. A command that meets one is `rejected` with its name."""
+
+    guarantee: Annotated[
+        bool, Meta(description="No trip while power guarantee (保电) is in force; it is read before each.", extra=_BOOL)
+    ] = True
+    approvals: Annotated[int, Meta(description="Distinct names that must approve a trip.", ge=0, le=32)] = 1
+    trips_per_minute: Annotated[
+        int, Meta(description="Terminals tripped within one minute, at most.", ge=0, le=1_000_000)
+    ] = 60
+    trips_in_force: Annotated[
+        int, Meta(description="Terminals tripped and not closed again, at most.", ge=0, le=10_000_000)
+    ] = 1_000
+
+
+class ClockKeeping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clocks (时钟) of terminals that run off are set right."""
+
+    enabled: Annotated[bool, Meta(description="Whether to do it.", extra=_BOOL)] = True
+    from_s: Annotated[float, Meta(description="Smallest offset that is corrected.", ge=1, le=86_400)] = 60.0
+    to_s: Annotated[
+        float, Meta(description="Largest; beyond it an alarm is raised and nothing is set.", ge=1, le=86_400)
+    ] = 900.0
+    quiet_s: Annotated[
+        float, Meta(description="No clock is set so close to a full hour, midnight included.", ge=0, le=1_500)
+    ] = 300.0
+    times_a_month: Annotated[
+        int, Meta(description="Settings in a month after which the next also raises `clock_fault`.", ge=0, le=1_000)
+    ] = 1
+
+
+class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named group (群组) of terminals for group commands. Repeat the table for more of them."""
+
+    name: Annotated[str, Meta(description="Name, a level of topics.", pattern=_NAME_PATTERN, extra=_NAME)] = "group-1"
+    terminals: Annotated[tuple[str, ...], Meta(description="Addresses of the members.", extra=_ADDRESSES)] = ()
+
+
+class Quirk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What terminals of one make do otherwise than the text. Repeat the table; the first that matches counts."""
+
+    terminals: Annotated[
+        tuple[str, ...], Meta(description="Which terminals: addresses or prefixes.", extra=_ADDRESSES)
+    ] = ()
+    round_bits_lsb_first: Annotated[
+        bool, Meta(description="Round bitmaps (轮次) count from the least significant bit.", extra=_BOOL)
+    ] = False
+    relay_by_index: Annotated[
+        bool, Meta(description="A relay is named by the element index of its OAD (F205 02 nn).", extra=_BOOL)
+    ] = True
+    structured_parameters: Annotated[
+        bool, Meta(description="Parameters of 8003, 8103/127, 8106/127 stand in a structure.", extra=_BOOL)
+    ] = True
+    alarm_hours_lsb_first: Annotated[
+        bool, Meta(description="Hours of the arrears alarm count from the least significant bit.", extra=_BOOL)
+    ] = False
+
+
 class Mqtt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The broker to which messages go and from which commands come."""
 
@@ -322,6 +403,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     channels: tuple[Channel, ...] = (Channel(),)
     terminals: Terminals = Terminals()
     protocol: Protocol = Protocol()
+    commands: Commands = Commands()
+    interlocks: Interlocks = Interlocks()
+    clock: ClockKeeping = ClockKeeping()
+    groups: tuple[Group, ...] = ()
+    quirks: tuple[Quirk, ...] = ()
     mqtt: Mqtt = Mqtt()
     journal: JournalFile = JournalFile()
     http: Http = Http()
@@ -352,6 +438,15 @@ def cross_check(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str
             yield ("channels", index, "listen"), "expected an address that no other channel listens on"
         names.add(channel.name)
         listens.add(channel.listen)
+    groups: set[str] = set()
+    for index, group in enumerate(settings.groups):
+        if group.name in groups or group.name.startswith("channel."):
+            yield ("groups", index, "name"), "expected a name that no other group has, not beginning with channel."
+        if any(terminal.endswith("*") for terminal in group.terminals):
+            yield ("groups", index, "terminals"), "expected whole addresses"
+        groups.add(group.name)
+    if settings.clock.from_s > settings.clock.to_s:
+        yield ("clock", "from_s"), "expected at most to_s"
     if protocol.suspect_after_heartbeats >= protocol.offline_after_heartbeats:
         yield ("protocol", "suspect_after_heartbeats"), "expected less than offline_after_heartbeats"
     if protocol.max_apdu_octets < protocol.max_frame_octets:

@@ -425,7 +425,7 @@ def _members(info: ColumnInfo, part: Shape, cells: CellNames) -> list[tuple[str,
                 for n, (item, name) in enumerate(zip(items, info.cells(len(items)), strict=True))
             ]
     if _is_container(part):
-        return [(info.name, 0, nested_expression(part, cells, kind, scale), kind == "number")]
+        return [(info.name, 0, nested_expression(part, cells, kind, scale), kind in ("number", "demand"))]
     return [(info.name, 0, leaf_expression(cells.take(part), part, kind, scale), kind in ("number", "demand"))]
 
 

@@ -36,9 +36,8 @@ class TerminalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One terminal. Times ending in `_s` are simulated seconds for the body, real seconds for the link.
 
     Body: `kind` office, factory, home; `meters` printed addresses; `minute_s` period of the curve task and `phase_s`
-    where in it; `upload_delay_s` between freeze and upload; `missed` share of
-    readings that a meter does not answer (NULL in the records); depths of its tables in rows; `history_s` of load before
-    the start.
+    where in it; `upload_delay_s` between freeze and upload; `missed` share of readings that a
+    meter does not answer (NULL in the records); depths of its tables in rows; `history_s` of load before the start.
     Link: `frame_size`, `apdu_size` in octets; `big_answers` go as GET-Next blocks or as link fragments; `first_block`
     0 or 1; `event_form` 88 02, or 88 01 with an array or a structure; `protected` reports travel in SECURITY-Request;
     `connect_first` refuses services and reports nothing before CONNECT; `answer_delay_s`, `proxy_delay_s` before an

@@ -61,8 +61,8 @@ def _value(oad: Oad, reading: Reading | None) -> bytes:
 
 def _row(row: Collected) -> bytes:
     cells = [b"\x55" + bytes((len(row.tsa),)) + row.tsa]
-    for at in (row.started, row.succeeded, row.stored):
-        cells.append(b"\x00" if at is None else b"\x1c" + date_time_s(at))
+    stamps = (row.started, row.succeeded, row.stored)
+    cells += [b"\x00" if at is None else b"\x1c" + date_time_s(at) for at in stamps]
     for oad in upload_columns(row.of):
         if oad == FREEZE_TIME:
             cells.append(b"\x1c" + date_time_s(row.freeze.at))

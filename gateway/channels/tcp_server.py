@@ -1,14 +1,18 @@
 """Channel `tcp_server`: terminals connect to us.
 
 Bounds: connections (more are closed at once), new connections a second (a token bucket: a storm after an outage waits
-its turn unread, in the order of arrival), time to say who one is, octets that a slow peer leaves unread.
+its turn unread, in the order of arrival), time to say who one is, octets that a slow peer leaves unread, time for
+those octets once the connection is to be closed, octets said before one's turn.
+
+An event loop may begin to read a new connection whatever `connection_made` asked for (uvloop does). What comes by that
+before the connection's turn, one read at most, is kept until then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -21,6 +25,10 @@ log = get_logger(__name__)
 
 _TURN_S: Final = 0.01
 """How often waiting connections are let in, s."""
+_LINGER_S: Final = 10.0
+"""How long a peer may take to read what it was told before the end, s."""
+_EARLY_OCTETS: Final = 65_536
+"""Kept of what a peer says before its turn; an honest one waits for the answer to its login after some 40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class TcpServerOptions:
 
 @dataclass(slots=True)
 class TcpServerCounters:
-    """Totals since start, except `connections` and `waiting` (now)."""
+    """Totals since start, except `connections` and `waiting` (now). `early`: closed for too much before their turn."""
 
     connections: int = 0
     waiting: int = 0
@@ -50,6 +58,7 @@ class TcpServerCounters:
     half_frames: int = 0
     slow_peers: int = 0
     deferred: int = 0
+    early: int = 0
 
 
 class TokenBucket:
@@ -76,12 +85,13 @@ class TokenBucket:
 class _Connection(asyncio.Protocol):
     """One connection: the asyncio side of a link."""
 
-    __slots__ = ("_channel", "_halted", "_transport", "link", "peer", "waits")
+    __slots__ = ("_channel", "_early", "_halted", "_transport", "link", "peer", "waits")
 
     def __init__(self, channel: TcpServer) -> None:
         self._channel = channel
         self._transport: asyncio.Transport | None = None
         self._halted = False
+        self._early = b""
         self.link: Link | None = None
         self.peer = ""
         self.waits = False
@@ -101,11 +111,28 @@ class _Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.link = Link(channel.context, self)
+        if channel.context.paused:
+            self.link.halt(True)
         channel.begin(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.link is not None and not self.link.closing:
+        if self.link is None or self.link.closing:
+            return
+        if self.waits or self._halted:
+            self._keep(data)
+        else:
             self.link.received(data, self._channel.clock.moment())
+
+    def _keep(self, data: bytes) -> None:
+        """What came although nobody wanted to read waits for its turn."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._early += data
+        if len(self._early) > _EARLY_OCTETS:
+            self._channel.counters.early += 1
+            self._early = b""
+            log.warning("talks too much before its turn", channel=self._channel.context.name, peer=self.peer)
+            self._transport.abort()
 
     def eof_received(self) -> bool:
         return False
@@ -137,14 +164,20 @@ class _Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         self._halted = False
-        if self._transport is not None and not self.waits and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._read()
 
     def enter(self) -> None:
         """The connection's turn has come: read it."""
         self.waits = False
-        if not self._halted:
-            self.resume()
+        self._read()
+
+    def _read(self) -> None:
+        """Read, if nothing is against it; first what came too early."""
+        if self._early and self.link is not None and not (self.waits or self._halted):
+            early, self._early = self._early, b""
+            self.data_received(early)
+        if self._transport is not None and not (self.waits or self._halted or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def wait(self) -> None:
         """Leave what it sends in the kernel until its turn."""
@@ -154,8 +187,11 @@ class _Connection(asyncio.Protocol):
 
     def close(self, reason: str) -> None:
         log.info("closing", channel=self._channel.context.name, peer=self.peer, reason=reason)
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            if transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
 
 
 class TcpServer:
@@ -168,7 +204,7 @@ class TcpServer:
         self.counters = TcpServerCounters()
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
-        self._unidentified: deque[tuple[float, _Connection]] = deque()
+        self._unidentified: OrderedDict[_Connection, float] = OrderedDict()
         self._queue: deque[_Connection] = deque()
         self._bucket = TokenBucket(options.login_rate_per_s, options.login_burst, clock.moment().mono)
 
@@ -202,7 +238,7 @@ class TcpServer:
         self._connections.add(connection)
         self.counters.accepted += 1
         self.counters.connections = len(self._connections)
-        self._unidentified.append((moment.mono + self.options.login_timeout_s, connection))
+        self._unidentified[connection] = moment.mono + self.options.login_timeout_s
         if self._queue or not self._bucket.take(moment.mono):
             connection.wait()
             self._queue.append(connection)
@@ -212,6 +248,7 @@ class TcpServer:
     def ended(self, connection: _Connection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._unidentified.pop(connection, None)
         self.counters.connections = len(self._connections)
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -223,14 +260,17 @@ class TcpServer:
             if connection.link is not None:
                 connection.enter()
         self.counters.waiting = len(self._queue)
-        while self._unidentified and self._unidentified[0][0] <= moment.mono:
-            _, connection = self._unidentified.popleft()
+        while self._unidentified:
+            connection, due = next(iter(self._unidentified.items()))
+            if due > moment.mono:
+                break
+            del self._unidentified[connection]
             link = connection.link
             if link is None or link.identified or link.closing:
                 continue
-            if connection.waits:
+            if connection.waits or not link.reading:
                 # It has not been read yet: its time begins with its turn.
-                self._unidentified.append((moment.mono + self.options.login_timeout_s, connection))
+                self._unidentified[connection] = moment.mono + self.options.login_timeout_s
                 continue
             self.counters.login_timeouts += 1
             link.close("no login in time")
