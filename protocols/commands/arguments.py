@@ -1,7 +1,7 @@
 """The arguments of a command, taken apart strictly: what is not understood is refused, never ignored.
 
-A value is a plain one of MessagePack or JSON. Numbers with a unit may be whole numbers, decimals or text ("120.5"): they
-are read as exact decimals, so a limit of 0.1 kW is 0.1 kW.
+A value is a plain one of MessagePack or JSON. Numbers with a unit may be whole numbers, decimals or text ("120.5"):
+they are read as exact decimals, so a limit of 0.1 kW is 0.1 kW.
 """
 
 from __future__ import annotations
@@ -88,7 +88,14 @@ class Arguments:
         return self._of(name, text_of, default)
 
     def scaled(
-        self, name: str, scale: int, unit: str, default: Any = _MISSING, *, least: int = 0, most: int = _LARGEST // 10_000
+        self,
+        name: str,
+        scale: int,
+        unit: str,
+        default: Any = _MISSING,
+        *,
+        least: int = 0,
+        most: int = _LARGEST // 10_000,
     ) -> Any:
         """A number of `unit` as the whole number of ten to `scale` that stands on the wire."""
         return self._of(name, lambda value, place: scaled_of(value, place, scale, unit, least, most), default)

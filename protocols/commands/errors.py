@@ -7,7 +7,7 @@ from typing import Literal
 Reason = Literal["bad_argument", "unknown_verb", "wrong_class", "unsupported"]
 
 
-class Invalid(ValueError):
+class Invalid(ValueError):  # noqa: N818 - a command is invalid; the name is part of the interface
     """A command that cannot be carried out: the caller's fault, and the caller is told.
 
     name: slug of the reason. `bad_argument`: missing, unknown, of another type, out of range; `unknown_verb`;

@@ -68,10 +68,10 @@ class Evidence:
         data = self.found.get(target)
         return None if data is None else read(data)
 
-    def rounds(self, target: Oad) -> list[int] | None:
-        """Relays or rounds set in a bitmap."""
+    def rounds(self, target: Oad, reach: int = 1) -> list[int] | None:
+        """Relays or rounds set in a bitmap; None too for one that does not reach to round `reach`."""
         found: list[int] | None = self._read(target, lambda data: rounds_in(data, self.quirks))
-        return found
+        return found if found is not None and self.found[target].value.bits >= reach else None
 
     def number(self, target: Oad) -> int | None:
         """An enumeration."""

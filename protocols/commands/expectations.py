@@ -1,8 +1,9 @@
 """What must be read when a control has its effect, and the verdict on what was.
 
-A verdict is True when the effect shows, False when it plainly does not (or not yet), None when the sources that answered
-cannot tell. The state that is the effect itself decides; what only says that the command is in force speaks where that
-state cannot be read. F205 继电器输出 reads in opposite ways in different terminals, so it never speaks alone.
+A verdict is True when the effect shows, False when it plainly does not (or not yet), None when the sources that
+answered cannot tell. The state that is the effect itself decides; what only says that the command is in force speaks
+where that state cannot be read. F205 继电器输出 reads in opposite ways in different terminals, so it never speaks
+alone.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Relays:
     def judge(self, evidence: Evidence) -> bool | None:
         if self.open and evidence.number(GUARANTEE) in (1, 2):
             return False  # 保电: no trip is carried out (control.md 1)
-        output = evidence.rounds(RELAY_OUTPUT)
-        command = evidence.rounds(COMMAND_STATE)
+        reach = max(self.relays)
+        output = evidence.rounds(RELAY_OUTPUT, reach)
+        command = evidence.rounds(COMMAND_STATE, reach)
         if self.permit and command is not None:
             return not set(self.relays) & set(command)
         if output is not None:
@@ -53,7 +55,7 @@ class Relays:
         alarming = evidence.rounds(ALARM_STATE)
         if self.open and alarming is not None and set(self.relays) & set(alarming):
             return False  # the alarm delay 告警延时 is running
-        return False if self._of_relays(evidence) is False else True
+        return self._of_relays(evidence) is not False
 
     def _all_in(self, rounds: list[int]) -> bool:
         found = set(self.relays) & set(rounds)
@@ -65,8 +67,8 @@ class Relays:
         output = state["power_output"] if state is not None else None
         if not self.open or not output:
             return None
-        confirmed: bool = set(self.relays) <= set(output)
-        return confirmed and self._of_relays(evidence) is not False or None
+        confirmed = set(self.relays) <= set(output) and self._of_relays(evidence) is not False
+        return True if confirmed else None
 
     def _of_relays(self, evidence: Evidence) -> bool | None:
         """By F205, where the settings say how this terminal writes it."""
@@ -117,7 +119,7 @@ class Arrears:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A control is input 投入 for a group, or released 解除: attribute 3 of its object, else attribute 16 of the group."""
+    """A control is input 投入 for a group, or released 解除: by attribute 3 of its object, else 16 of the group."""
 
     control: str
     group: int
@@ -171,14 +173,13 @@ class Purchased:
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
-    """Two things must show: False where either plainly does not."""
+class All:
+    """Several things must show: False where one plainly does not."""
 
-    first: Input | Purchased
-    second: Input | Purchased
+    parts: tuple[Relays | Input | Purchased, ...]
 
     def judge(self, evidence: Evidence) -> bool | None:
-        verdicts = (self.first.judge(evidence), self.second.judge(evidence))
+        verdicts = [part.judge(evidence) for part in self.parts]
         if False in verdicts:
             return False
         return None if None in verdicts else True

@@ -54,7 +54,7 @@ class Verification:
     quirks: Quirks
 
     def judge(self, answers: Sequence[Apdu | None]) -> tuple[bool | None, dict[str, Value]]:
-        """The verdict from the answers of one look, and what was read, named. None stands for an answer that is missing.
+        """The verdict from the answers of one look, and what was read, named; None for an answer that is missing.
 
         True: the effect shows; False: plainly not (yet); None: cannot tell (refused, or read as nothing known).
         """
@@ -76,7 +76,7 @@ class Plan:
     command_class: CommandClass
     steps: tuple[Step, ...]
     verification: Verification | None = None
-    quirks: Quirks = Quirks()
+    quirks: Quirks = field(default_factory=Quirks)
     result_rows: int = 100
     dry_run: bool = False
     if_offline: Literal["wait", "reject"] = "wait"

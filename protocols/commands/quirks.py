@@ -23,7 +23,8 @@ class Quirks:
     rest_day_bits: for each bit of the rest days of 8104, first bit on the wire first, the day (1 Monday … 7 Sunday, 0
       none) (control.md 6.2, gaps.md 1.14: position unsure).
     purchase_type_member: the unit of 8107 has the purchase type; False: the older unit of seven (control.md 6.5).
-    purchase_append_code, purchase_refresh_code: enums 追加/刷新 of 8107; 0x55, 0xAA in another firmware (control.md 6.5).
+    purchase_append_code, purchase_refresh_code: enums 追加/刷新 of 8107; 0x55, 0xAA in another firmware (control.md
+      6.5).
     period_switch_always: 8103 needs method 127 before any period counts (control.md 6.1, gaps.md 3.5).
     relay_open_state: current state of F205 that means tripped, 0 or 1; None: not known, then F205 tells nothing
       (gaps.md 2.8). Never the only source, whatever it says.
@@ -49,10 +50,10 @@ class Limits:
     """Bounds that the settings may change. Times in s.
 
     points: of one read. records: the latest n of one read_record. meters: in one selector. events: of one
-    configure_reporting. result_rows: of a read_record in the result (the Reading has them all). transparent: octets that
-    `transparent` may carry: `reads` only what is known to read, `no_controls` all but what is known to do more, `any`.
-    reply_margin_s: added to the time that a terminal is given for its meters. settle_s: from the answer to the first
-    look at the effect; window_s, every_s: how long and how often to look.
+    configure_reporting. result_rows: of a read_record in the result (the Reading has them all). transparent: octets
+    that `transparent` may carry: `reads` only what is known to read, `no_controls` all but what is known to do more,
+    `any`. proxy_timeout_s: for its meters, unless the command says; reply_margin_s: added to it for the answer.
+    settle_s: from the answer to the first look at the effect; window_s, every_s: how long and how often to look.
     """
 
     points: int = 64

@@ -1,7 +1,7 @@
 """Values of the objects of load control, named and in engineering units (control.md).
 
-Every decoder gives None for a value that is not as the object should be, so whatever a terminal says is either understood
-or does not count.
+Every decoder gives None for a value that is not as the object should be, so whatever a terminal says is either
+understood or does not count.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _with_groups(found: dict[int, Any] | None, name: str) -> list[dict[str, Any]
 
 
 def plain(data: Data) -> Value:
-    """Any value for people: long64 is in 10^-4 here as everywhere in load control; bit-strings as the bits set, from 1."""
+    """Any value for people: long64 in 10^-4, as everywhere in load control; bit-strings as the bits set, from 1."""
     match data.tag:
         case Tag.ARRAY | Tag.STRUCTURE:
             return [plain(item) for item in data.value]
@@ -214,9 +214,7 @@ def units_in(oi: int, data: Data) -> list[dict[str, Any]] | None:
         names = tuple(name for name in names if name != "kind")
     if any(len(members) != len(names) for members in structures):
         return None
-    return [
-        {name: plain(member) for name, member in zip(names, members, strict=True)} for members in structures
-    ]
+    return [{name: plain(member) for name, member in zip(names, members, strict=True)} for members in structures]
 
 
 def decoded(target: Oad, data: Data, quirks: Quirks) -> Value:
@@ -225,26 +223,26 @@ def decoded(target: Oad, data: Data, quirks: Quirks) -> Value:
     if target.index or target.feature:
         return None
     if oi == 0x8000 and attribute in (3, 4, 5):
-        return rounds_in(data, quirks)  # type: ignore[return-value]
+        return rounds_in(data, quirks)
     if oi == 0x8001 and attribute == 2:
         number = number_in(data, Tag.ENUM, Tag.UNSIGNED)
         return GUARANTEE_STATES[number] if number is not None and number < 3 else None
     if oi == 0x8002 and attribute == 2:
         return yes_no(data)
     if oi == 0xF205 and attribute == 2:
-        return relays_in(data)  # type: ignore[return-value]
+        return relays_in(data)
     if oi in _UNITS and attribute == 2:
-        return units_in(oi, data)  # type: ignore[return-value]
+        return units_in(oi, data)
     if 0x8103 <= oi <= 0x8108 and attribute in (3, 4, 5):
         read, name = {
             3: (yes_no, "input"),
             4: (lambda item: rounds_in(item, quirks), "rounds"),
             5: (yes_no, "alarm"),
         }[attribute]
-        return _with_groups(by_group(data, read), name)  # type: ignore[return-value]
+        return _with_groups(by_group(data, read), name)
     if FIRST_GROUP <= oi < FIRST_GROUP + GROUPS:
         if attribute in (14, 15):
-            return rounds_in(data, quirks)  # type: ignore[return-value]
+            return rounds_in(data, quirks)
         if attribute == 16:
             return setting_in(data, quirks)
         if attribute == 17:

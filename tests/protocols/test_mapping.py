@@ -286,6 +286,20 @@ def test_equal_layouts_under_other_columns_have_their_own_plans() -> None:
     assert [reading.rows[0][2] for reading in readings] == [100.0, 1.0, 100.0, 1.0]  # type: ignore[attr-defined]
 
 
+def test_a_plan_is_taken_only_for_what_it_was_made_for() -> None:
+    """An id() may be given again to other columns once the first are gone."""
+    maps = mapper()
+    made = record("50040200", ["20210200", "20000201"], (instant("2025-11-25 00:00:00"), u16(1000)))
+    maps.of_records([made], said())
+    ((key, plan),) = maps._plans.items()
+    stale = plan._replace(key=((), plan.key[1]), convert=lambda _: [None, None, "stale"])
+    for wrong in (stale, stale._replace(key=(plan.key[0], None))):
+        maps._plans[key] = wrong
+        (reading,) = maps.of_records([made], said())
+        assert isinstance(reading, Reading)
+        assert reading.rows == [[None, WALL, 100.0]]
+
+
 def test_sources_of_a_plan_hold_nothing_from_the_wire() -> None:
     """What is compiled is made of shapes and the catalogue; a text that looks like code stays a text."""
     evil = Data(Tag.VISIBLE_STRING, b"]+[__import__('os')]+[")

@@ -51,7 +51,7 @@ else:
     from terminal_side import TERMINAL, WALL, ZONE, Pair, checked, data_deliveries, names, octets_of
 
 SLOW = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=150
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=80
 )
 OBJECTS = sorted(info.oi for info in catalogue.objects())
 SAID = Said(TERMINAL, 0, WALL)

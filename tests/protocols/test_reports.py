@@ -11,7 +11,7 @@ from protocols.events import ANSWERS_OWED, Deliver, Oddity, ProgrammingError, Vi
 from protocols.reports import RECENT_KEPT
 from wire698 import model
 from wire698.frame import Address
-from wire698.pieces import ResultNormal
+from wire698.pieces import ResultNormal, ResultRecord
 from wire698.rows import Row
 from wire698.security import CIPHER, PLAIN, REFUSED, Check, SecurityRequest, SecurityResponse, Unit
 from wire698.values import Dar, Sid, Ti, TimeTag
@@ -136,7 +136,7 @@ def test_all_oads_come_back_in_their_order(count: int) -> None:
         pair.settle(token_of(pair.feed(said)))
         (frame,) = pair.out()
         apdu: Any = model.parse(frame.data).apdu
-        assert apdu.HEAD == bytes((8, kind))
+        assert type(apdu).HEAD.hex() == f"08{kind:02x}"
         assert apdu.piid == 5
         assert [str(name) for name in apdu.oads] == list(values)
 
@@ -144,12 +144,12 @@ def test_all_oads_come_back_in_their_order(count: int) -> None:
 def test_oads_with_a_dar_or_without_rows_are_acknowledged_too() -> None:
     pair = online()
     said = report(
-        record("50040200", ["20000201"]),
+        ResultRecord(oad("50040200"), (oad("20000201"),), Dar(6)),
+        record("50050200", ["20000201"]),
         record("50060200", ["20000201"], (u16(1),)),
     )
-    said.records[0].result = Dar(6)
     pair.settle(token_of(pair.feed(said)))
-    assert pair.out_hex() == ["080201" + "02" + "50040200" + "50060200" + "00"]
+    assert pair.out_hex() == ["080201" + "03" + "50040200" + "50050200" + "50060200" + "00"]
 
 
 # --- repetitions ---------------------------------------------------------------------------------------------------
