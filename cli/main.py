@@ -25,6 +25,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("cli.simulate", "run simulated terminals against a gateway"),
     "demo": ("cli.demo", "show everything at once: broker, gateway, terminals, live view"),
     "watch": ("cli.watch", "print messages from MQTT, decoded"),
+    "send": ("cli.send", "give a command to a terminal and follow it"),
+    "commands": ("cli.commands", "list the commands that a node has in its ledger"),
+    "cancel": ("cli.cancel", "take back a command that has not been sent"),
+    "control": ("cli.control", "the kill switch: reject all control, or allow it again"),
     "config": ("cli.config", "print the commented settings file, or check one"),
 }
 """Subcommand: its module, and one line of help."""

@@ -16,94 +16,26 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from gateway.clock import Clock
 from gateway.interlocks import Interlocks
+from gateway.jobs import CommandCounters, CommandLimits, Job
 from gateway.journal import Journal, JournalFull
-from gateway.journal_store import Statement
-from gateway.ledger import Ledger, Record, insert, move, update
-from gateway.logs import get_logger
+from gateway.ledger import Ledger, Record, history, insert, move, update
 from gateway.outlet import Outlet
 from gateway.sessions import Session, Sessions
 from messages import Ack, AckError, Command, Status, Up, is_final, message_id
-from protocols import commands as verbs
 from protocols.commands import Invalid, Outcome, Plan, Quirks
-from protocols.dlt698 import logical_of_session
-from protocols.events import Answered, Event, Failure, Late, Moment, Request
-from protocols.mapping import Said
-from protocols.reports import identify
-from wire698.pieces import Apdu
+from protocols.events import Answered, Failure, Late, Moment, Request
+from protocols.registry import Dialogue
 
-log = get_logger(__name__)
-
-Phase = Literal["waiting", "guarding", "running", "checking", "ended"]
 _RETRY_S: Final = 5.0
 """Wait before a pre-check that had no answer is made again."""
 _UNREADABLE_S: Final = 3600.0
 """A control whose effect could not be read back for so long is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandLimits:
-    """Bounds: jobs of one terminal and of all, connections on which a query is tried."""
-
-    max_per_terminal: int = 64
-    max_open: int = 100_000
-    query_attempts: int = 3
-
-
-@dataclass(slots=True)
-class CommandCounters:
-    """Totals since start, except `open` (now); `statuses` by status."""
-
-    open: int = 0
-    statuses: dict[str, int] = msgspec.field(default_factory=dict)  # type: ignore[assignment]
-    retold: int = 0
-
-
-class Job:
-    """One command at one terminal, until its final status."""
-
-    __slots__ = ("answers", "deadline", "due", "looks", "phase", "plan", "record", "request", "step", "tries", "until")
-
-    def __init__(self, record: Record, plan: Plan) -> None:
-        self.record = record
-        self.plan = plan
-        self.phase: Phase = "waiting"
-        self.step = 0
-        self.answers: list[Apdu] = []
-        self.looks: list[Apdu | None] = []
-        """Answers of one look at the effect."""
-        self.request: Request | None = None
-        self.tries = 0
-        self.due = 0.0
-        """Not before (mono)."""
-        self.deadline: float | None = None
-        """End of the window for the effect (mono), from the first look."""
-        self.until = 0.0
-        """When a look that never succeeds is given up (mono)."""
-
-    @property
-    def command(self) -> Command:
-        return self.record.command
-
-    @property
-    def terminal(self) -> str:
-        return self.record.terminal
-
-    @property
-    def verified(self) -> bool:
-        """Whether the effect is to be read back after success."""
-        return self.plan.control and self.command.verify and self.plan.verification is not None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether sending it twice does no harm."""
-        return self.record.command_class == "query"
 
 
 class Commands:
@@ -117,12 +49,14 @@ class Commands:
         clock: Clock,
         limits: CommandLimits,
         interlocks: Interlocks,
+        dialogue: Dialogue,
         quirks: Callable[[str], Quirks],
     ) -> None:
-        self.counters = CommandCounters(statuses={})
+        self.counters = CommandCounters()
         self.ledger = Ledger(journal)
         self.interlocks = interlocks
-        self.quirks = quirks
+        self._dialogue = dialogue
+        self._quirks = quirks
         self.jobs: dict[tuple[str, str], Job] = {}
         self._journal = journal
         self._outlet = outlet
@@ -161,11 +95,12 @@ class Commands:
 
     def plan_of(self, command: Command, command_class: str, terminal: str, now: int) -> Plan:
         """What a command becomes at a terminal. Raises Invalid."""
-        return verbs.plan(command, command_class, quirks=self.quirks(terminal), now_ms=now, instants=self._instants(terminal))
+        return self._dialogue_of(terminal).plan(command, command_class, self._quirks(terminal), now)
 
-    def _instants(self, terminal: str) -> Any:
+    def _dialogue_of(self, terminal: str) -> Dialogue:
+        """What speaks with a terminal: its channel's, or the first channel's for one that was never here."""
         session = self._sessions.get(terminal)
-        return session.machine.instants if session is not None else self._sessions.instants
+        return session.context.dialogue if session is not None else self._dialogue
 
     def room(self, terminal: str) -> bool:
         """Whether one more job may be taken on for a terminal."""
@@ -186,14 +121,32 @@ class Commands:
         self._enter(job)
         self._counted("accepted")
 
-    def refuse(self, record: Record, status: Status, error: AckError | None, result: Any, stored: Callable[[], None]) -> None:
-        """A command that ends where it began: rejected, expired, or answered without being sent."""
-        job = Job(record, _NO_PLAN)
-        record.stage = "ended"
-        record.status = status
-        ack = self._ack(job, status, error=error, result=result)
-        self._outlet.store([ack], stored, lambda: insert(record, ack))
+    def refuse(
+        self,
+        record: Record,
+        status: Status,
+        error: AckError | None,
+        result: Any,
+        stored: Callable[[], None],
+        *,
+        keep: bool,
+    ) -> None:
+        """A command that ends where it began: rejected, expired, or answered without being sent. Raises JournalFull.
+
+        Without `keep` it is told and not entered: the ledger has, or may have, another command by that id.
+        """
+        ack = self._ack(Job(record, _NO_PLAN), status, error=error, result=result)
+        self._outlet.store([ack], stored, (lambda: insert(record, ack)) if keep else None)
         self._counted(status)
+
+    def online(self, terminal: str) -> bool:
+        """Whether a terminal is on a link."""
+        session = self._sessions.get(terminal)
+        return session is not None and session.link is not None
+
+    def octets_of(self, plan: Plan, terminal: str) -> list[str]:
+        """What would be sent, hexadecimal, an APDU each."""
+        return self._dialogue_of(terminal).octets(plan)
 
     def _enter(self, job: Job) -> None:
         self.jobs[job.command.id, job.terminal] = job
@@ -261,7 +214,7 @@ class Commands:
         self._active[job.terminal] = job
         if job.command.verb == "trip" and self.interlocks.limits.guarantee:
             job.phase = "guarding"
-            self._submit(job, session, verbs.guarantee_request(), None, 1, moment)
+            self._submit(job, session, session.context.dialogue.guarantee_request(), None, 1, moment)
             return
         self._go(job, session, moment)
 
@@ -301,7 +254,7 @@ class Commands:
             self._tell(job, "sent")
 
     def _submit(
-        self, job: Job, session: Session, apdu: Apdu, timeout: float | None, retries: int | None, moment: Moment
+        self, job: Job, session: Session, apdu: Any, timeout: float | None, retries: int | None, moment: Moment
     ) -> None:
         job.request = Request(apdu, timeout=timeout, retries=retries, context=job)
         events = session.machine.submit(job.request, moment)
@@ -351,9 +304,11 @@ class Commands:
         if not isinstance(job, Job):
             return
         outcome = self._outcome(job, [*job.answers, event.result], session, moment)
-        ack = self._ack(job, "late", error=outcome.error, result=outcome.result, latency=_latency(event.request, moment))
+        ack = self._ack(
+            job, "late", error=outcome.error, result=outcome.result, latency=_latency(event.request, moment)
+        )
         ack.final = False
-        self._durably(lambda: self._outlet.store([ack], None, lambda: [_history(ack)]))
+        self._durably(lambda: self._outlet.store([ack], None, lambda: [history(ack)]))
         self._counted("late")
 
     def _guarded(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
@@ -361,7 +316,7 @@ class Commands:
         if isinstance(result, Failure) and result.name in ("lost", "timed_out", "busy"):
             self._back(job, _RETRY_S)
             return
-        in_force = None if isinstance(result, Failure) else verbs.guarantee_in_force(result)
+        in_force = None if isinstance(result, Failure) else session.context.dialogue.guarantee_in_force(result)
         if in_force:
             self._active.pop(job.terminal, None)
             text = "power guarantee is in force at the terminal"
@@ -385,7 +340,7 @@ class Commands:
         else:
             self._end(job, "unknown", AckError(name=failure.name, text=failure.text), moment)
 
-    def _stepped(self, job: Job, session: Session, apdu: Apdu, moment: Moment) -> None:
+    def _stepped(self, job: Job, session: Session, apdu: Any, moment: Moment) -> None:
         job.answers.append(apdu)
         outcome = self._outcome(job, job.answers, session, moment)
         if not outcome.ok:
@@ -399,11 +354,8 @@ class Commands:
         self.interlocks.succeeded(job.command, job.terminal)
         self._end(job, "succeeded", None, moment, outcome)
 
-    def _outcome(self, job: Job, answers: list[Apdu], session: Session, moment: Moment) -> Outcome:
-        said = Said(job.terminal, 0, moment.wall, "read", job.command.id)
-        outcome = verbs.outcome(job.plan, answers, said, session.machine.mapper)
-        identify(list(outcome.readings), message_id(job.terminal, b"command", job.command.id.encode()), job.terminal, moment.wall)
-        return outcome
+    def _outcome(self, job: Job, answers: list[Any], session: Session, moment: Moment) -> Outcome:
+        return session.context.dialogue.outcome(job.plan, answers, job.terminal, job.command.id, moment)
 
     def _end(
         self, job: Job, status: Status, error: AckError | None, moment: Moment, outcome: Outcome | None = None
@@ -497,6 +449,17 @@ class Commands:
         ack = self._ack(job, job.record.status)
         self.counters.retold += 1
         self._durably(lambda: self._outlet.store([ack], None))
+
+    def tell_again(self, ack: bytes) -> None:
+        """Tell the last status of a command that has ended; `ack` as the ledger has it."""
+        again = msgspec.json.decode(ack, type=Ack)
+        self.counters.retold += 1
+        self._durably(lambda: self._outlet.store([again], None))
+
+    async def tell_all_again(self, command_id: str, terminal: str | None) -> None:
+        """Tell the last status of every terminal's part in a command that has ended."""
+        for ack in await self.ledger.ended(command_id, terminal):
+            self.tell_again(ack)
 
     def switch(self, on: bool) -> None:
         """Turn the kill switch; off also rejects the controls that wait."""
@@ -617,9 +580,3 @@ def _invalid(error: Invalid) -> AckError:
 
 def _latency(request: Request, moment: Moment) -> int | None:
     return moment.wall - request.sent_at if request.sent_at is not None else None
-
-
-def _history(ack: Ack) -> Statement:
-    from gateway.ledger import history
-
-    return history(ack)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from gateway.channels.tcp_server import TcpServer, TcpServerOptions
 from gateway.clock import Clock
+from gateway.desk import CommandDesk
 from gateway.downlink import Downlink, replay_route
 from gateway.journal import Journal, JournalFull, JournalLimits
 from gateway.link import ChannelContext, Link
@@ -29,8 +30,8 @@ from gateway.sessions import Session, Sessions
 from gateway.settings import Channel, Settings, pattern_filter, split_listen, time_zone
 from gateway.uplink import NodeStatusTopic, Uplink
 from messages import NodeStatus, ReplayRequest, Topics, decode, encode
-from protocols.dlt698 import Options
-from protocols.events import Answered, Moment
+from protocols.dlt698_options import Options
+from protocols.events import Answered, Late, Moment
 from protocols.registry import PROTOCOLS
 
 log = get_logger(__name__)
@@ -65,6 +66,7 @@ class Gateway:
         self.journal: Journal | None = None
         self.uplink: Uplink | None = None
         self.outlet: Outlet | None = None
+        self.desk: CommandDesk | None = None
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -95,17 +97,18 @@ class Gateway:
         settings = self.settings
         protocol = PROTOCOLS[PROTOCOL]
         zone = time_zone(channel.time_zone)
-        machines = protocol.machines(self._options(channel), zone, settings.protocol.layouts_cached)
+        dialogue = protocol.dialogue(self._options(channel), zone, settings.protocol.layouts_cached)
         raw = settings.terminals.raw
         return ChannelContext(
             name=channel.name,
             protocol=protocol,
-            machines=machines,
+            dialogue=dialogue,
             sessions=self.sessions,
             outlet=outlet,
             clock=self.clock,
             flush_soon=self._flush_soon,
             answered=self._answered,
+            arrived=self._arrived,
             raw=pattern_filter(raw) if raw else lambda _: False,
             max_frame=settings.protocol.max_frame_octets,
             max_unsettled=channel.max_unsettled,
@@ -149,6 +152,7 @@ class Gateway:
             status=presence,
             version=version("loadgate"),
             channels=[channel.name for channel in settings.channels],
+            control="off" if self.desk is not None and not self.desk.control else "on",
         )
         return encode(status, settings.mqtt.format)
 
@@ -186,9 +190,16 @@ class Gateway:
         uplink = self.uplink = Uplink(journal, broker, rng=self._rng, status=status)
         outlet = Outlet(journal, self._topics, settings.node.id, settings.mqtt.format, uplink.say)
         self.outlet = outlet
-        replay = replay_route(self._topics.replay(settings.node.id), _replay_range, uplink.replay)
-        downlink = Downlink(replace(broker, client_id=f"{settings.mqtt_client_id}-down"), [replay], rng=self._rng)
         self.channels = [self._channel(channel, outlet) for channel in settings.channels]
+        desk = self.desk = CommandDesk(settings, journal, outlet, self.sessions, self.clock, self.channels)
+        desk.on_switched = uplink.refresh_status
+        await desk.open()
+        replay = replay_route(self._topics.replay(settings.node.id), _replay_range, uplink.replay)
+        downlink = Downlink(
+            replace(broker, client_id=f"{settings.mqtt_client_id}-down"),
+            [replay, *desk.routes(self._topics)],
+            rng=self._rng,
+        )
         self._register(journal, uplink, downlink, outlet)
         self.probes = Probes(settings.http.listen, self.metrics, self._health, self._ready)
         unwatch = journal.watch_writable(self._on_writable)
@@ -262,10 +273,15 @@ class Gateway:
             # At the bound on the disk nothing is settled, but heartbeats are answered: terminals keep data and link.
             channel.context.pause(not writable and not full)
 
-    def _answered(self, session: Session, event: Answered, moment: Moment) -> None:
+    def _answered(self, session: Session, event: Answered | Late, moment: Moment) -> None:
         """An answer to a request goes to whoever asked."""
-        del moment
-        log.debug("answered", terminal=session.machine.terminal, result=type(event.result).__name__)
+        if self.desk is not None:
+            self.desk.answered(session, event, moment)
+
+    def _arrived(self, session: Session) -> None:
+        """A terminal has shown itself: what waits for it may go."""
+        if self.desk is not None:
+            self.desk.arrived(session)
 
     async def _keep_time(self) -> None:
         """Tick the machines whose deadline has come."""
@@ -285,6 +301,8 @@ class Gateway:
                 if session.machine.presence == "offline" and link.reading:
                     # Its connection is dead, though nobody has said so (a NAT forgot it, a modem lost power).
                     link.let_go(session, "no heartbeat in time")
+            if self.desk is not None:
+                self.desk.tick(moment)
             await asyncio.sleep(0 if overdue else _TICK_S)
 
     # --- what others see ----------------------------------------------------------------------------------------
@@ -301,6 +319,9 @@ class Gateway:
 
     def _register(self, journal: Journal, uplink: Uplink, downlink: Downlink, outlet: Outlet) -> None:
         metrics = self.metrics
+        if self.desk is not None:
+            counters = self.desk.commands.counters
+            metrics.register("commands", counters_source("commands", counters, gauges=("open",)))
         now = ("queue_rows", "queue_bytes", "disk_bytes", "full", "stalled")
         metrics.register("journal", counters_source("journal", journal.counters, gauges=now))
         flow = ("connected", "in_flight", "behind")

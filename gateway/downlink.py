@@ -65,6 +65,7 @@ class DownlinkCounters:
     received: int = 0
     acknowledged: int = 0
     failed: int = 0
+    deferred: int = 0
     unrouted: int = 0
     overflows: int = 0
     subscribe_refused: int = 0
@@ -84,6 +85,10 @@ class _BoundedQueue(asyncio.Queue[aiomqtt.Message]):
         except asyncio.QueueFull:
             self.overflowed = True
             raise
+
+
+class NotNow(Exception):  # noqa: N818 - a condition
+    """A callback cannot take the message yet: it stays with the broker and comes again at the next connection."""
 
 
 class SubscribeRefused(Exception):  # noqa: N818 - what happened
@@ -211,6 +216,9 @@ class Downlink:
             try:
                 async with asyncio.timeout(self._callback_s):
                     await route.callback(inbound)
+            except (NotNow, TimeoutError) as exc:
+                counters.deferred += 1
+                raise aiomqtt.MqttError(f"message on {inbound.topic} cannot be taken now: {exc}") from exc
             except Exception:
                 counters.failed += 1
                 log.exception("message was not handled", topic=inbound.topic, octets=len(message.payload))

@@ -73,9 +73,9 @@ def insert(record: Record, ack: Ack) -> list[Statement]:
 
 def update(record: Record, ack: Ack) -> list[Statement]:
     """A new status of a command."""
+    changed = "stage = ?, status = ?, final = ?, attempts = ?, sent_at = ?, at = ?, ack = ?"
     statement = (
-        "UPDATE command SET stage = ?, status = ?, final = ?, attempts = ?, sent_at = ?, at = ?, ack = ? "
-        "WHERE id = ? AND terminal = ?",
+        f"UPDATE command SET {changed} WHERE id = ? AND terminal = ?",  # noqa: S608 (columns are ours)
         (
             record.stage,
             record.status,
@@ -137,6 +137,14 @@ class Ledger:
             "SELECT body, ack FROM command WHERE id = ? AND terminal = ? LIMIT 1", (command_id, terminal)
         )
         return (rows[0][0], rows[0][1]) if rows else None
+
+    async def ended(self, command_id: str, terminal: str | None) -> list[bytes]:
+        """Last Acks (JSON) of a command's parts that have ended."""
+        rows = await self._journal.query(
+            "SELECT ack FROM command WHERE id = ?1 AND final = 1 AND (?2 IS NULL OR terminal = ?2) LIMIT 10000",
+            (command_id, terminal),
+        )
+        return [row[0] for row in rows]
 
     async def tripped(self) -> set[str]:
         """Terminals whose last trip or close that took effect was a trip."""

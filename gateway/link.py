@@ -24,13 +24,13 @@ from protocols.events import (
     Deliver,
     Event,
     Identified,
-    Machine,
+    Late,
     Moment,
     Oddity,
     Token,
     Violation,
 )
-from protocols.registry import Protocol as TerminalProtocol
+from protocols.registry import Dialogue, TerminalProtocol
 from wire698.frame import Garbage
 
 log = get_logger(__name__)
@@ -87,12 +87,13 @@ class ChannelContext:
 
     name: str
     protocol: TerminalProtocol
-    machines: Callable[[str], Machine]
+    dialogue: Dialogue
     sessions: Sessions
     outlet: Outlet
     clock: Clock
     flush_soon: Callable[[Link], None]
-    answered: Callable[[Session, Answered, Moment], None]
+    answered: Callable[[Session, Answered | Late, Moment], None]
+    arrived: Callable[[Session], None]
     raw: Callable[[str], bool]
     max_frame: int
     max_unsettled: int
@@ -354,6 +355,13 @@ class Link:
             octets = out[0] if len(out) == 1 else b"".join(out)
             context.counters.frames_out += len(out)
             context.counters.octets_out += len(octets)
+            self._transport.write(octets)
+
+    def broadcast(self, octets: bytes) -> None:
+        """Write a frame that is for no terminal in particular."""
+        if not self.closing:
+            self.context.counters.frames_out += 1
+            self.context.counters.octets_out += len(octets)
             self._transport.write(octets)
 
     def _tell_raw(self, terminal: str, direction: Direction, octets: bytes, moment: Moment) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.journal import Journal
-from gateway.journal_store import Row
+from gateway.journal_store import Row, Statement
 from messages import Alarm, Format, Raw, Reading, State, Topics, Up, encode
 
 Say = Callable[[str, bytes], bool]
@@ -27,8 +27,16 @@ class Outlet:
         self.states = 0
         self.unsaid = 0
 
-    def store(self, messages: list[Up], committed: Callable[[], None] | None) -> None:
-        """Queue messages for the journal; `committed` is called once they are on the disk. Raises JournalFull."""
+    def store(
+        self,
+        messages: list[Up],
+        committed: Callable[[], None] | None,
+        also: Callable[[], Sequence[Statement]] | None = None,
+    ) -> None:
+        """Queue messages for the journal; `committed` is called once they are on the disk. Raises JournalFull.
+
+        `also` is asked for statements for the same transaction when the messages have their place in the journal.
+        """
         seq = self._journal.next_seq
         rows: list[Row] = []
         for message in messages:
@@ -36,7 +44,7 @@ class Outlet:
             message.seq = seq
             rows.append(self._row(seq, message))
             seq += 1
-        self._journal.append(rows, committed)
+        self._journal.append(rows, committed, also() if also is not None else ())
 
     def _row(self, seq: int, message: Up) -> Row:
         topics = self._topics.terminal(message.terminal)

@@ -68,7 +68,7 @@ class Sessions:
             if len(self._sessions) >= self._limit and not self._forget_one():
                 self.counters.refused += 1
                 return None
-            session = self._sessions[terminal] = Session(context.machines(terminal), context)
+            session = self._sessions[terminal] = Session(context.dialogue.machine(terminal), context)
             self.counters.known = len(self._sessions)
         return session
 

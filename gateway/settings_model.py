@@ -311,15 +311,42 @@ class Quirk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round_bits_lsb_first: Annotated[
         bool, Meta(description="Round bitmaps (轮次) count from the least significant bit.", extra=_BOOL)
     ] = False
+    control_bits_lsb_first: Annotated[
+        bool, Meta(description="So do the bitmaps of periods, schemes and control types.", extra=_BOOL)
+    ] = False
+    alarm_hours_lsb_first: Annotated[
+        bool, Meta(description="So do the hours of the arrears alarm (催费告警).", extra=_BOOL)
+    ] = False
     relay_by_index: Annotated[
-        bool, Meta(description="A relay is named by the element index of its OAD (F205 02 nn).", extra=_BOOL)
+        bool, Meta(description="A relay is named by the element index of F205 02 nn, else by its place.", extra=_BOOL)
     ] = True
+    relays: Annotated[int, Meta(description="Relays that the terminal has.", ge=1, le=8)] = 4
     structured_parameters: Annotated[
         bool, Meta(description="Parameters of 8003, 8103/127, 8106/127 stand in a structure.", extra=_BOOL)
     ] = True
-    alarm_hours_lsb_first: Annotated[
-        bool, Meta(description="Hours of the arrears alarm count from the least significant bit.", extra=_BOOL)
+    trip_limit_unit_min: Annotated[
+        int, Meta(description="Minutes in one unit of the limit time (限电时间) of a trip.", ge=1, le=60)
+    ] = 1
+    rest_day_bits: Annotated[
+        str,
+        Meta(
+            description="Day (1 Monday to 7 Sunday, 0 none) of each rest-day bit of 8104, the first on the wire first.",
+            pattern=r"\A[0-7]{8}\Z",
+            extra={"expected": "eight digits 0 to 7"},
+        ),
+    ] = "01234567"
+    purchase_type_member: Annotated[
+        bool,
+        Meta(description="A unit of 8107 has the purchase type; false: seven members.", extra=_BOOL),
+    ] = True
+    purchase_append_code: Annotated[int, Meta(description="Code of append (追加) in 8107.", ge=0, le=255)] = 0
+    purchase_refresh_code: Annotated[int, Meta(description="Code of refresh (刷新) in 8107.", ge=0, le=255)] = 1
+    period_switch_always: Annotated[
+        bool, Meta(description="8103 needs method 127 before any period counts.", extra=_BOOL)
     ] = False
+    relay_open_state: Annotated[
+        int, Meta(description="State of F205 that means tripped, 0 or 1; -1: not known.", ge=-1, le=1)
+    ] = -1
 
 
 class Mqtt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ from wire698.pieces import Apdu, ClientApdu, ServerApdu, holds_records
 from wire698.security import SecurityRequest, SecurityResponse
 from wire698.values import Dar, Piid
 
+from .addresses import logical_of
 from .dlt698_options import Options
 from .events import (
     Answered,
@@ -35,6 +36,7 @@ from .events import (
     Event,
     Failure,
     Identified,
+    Late,
     Moment,
     Oddity,
     ProgrammingError,
@@ -48,12 +50,9 @@ from .presence import TRANSITIONS, Presence, Trigger
 from .reports import REPORTS, Recent, content_of, follow_content, identify, protected, report_response
 from .times import Instants
 
-__all__ = ["NAME", "Dlt698Machine", "Options", "logical_of", "terminal_of"]
-
 NAME: Final = "dlt698.45"
-CLIENT_ANSWER: Final = 0x03
-"""Control octet of what the master says to an exchange that the terminal began."""
-LINK_ANSWER: Final = 0x01
+CLIENT_ANSWER, LINK_ANSWER = 0x03, 0x01
+"""Control octets of what the master says to an exchange that the terminal began."""
 ILLEGAL_DEVICE: Final = 2
 CLOCK_TRUSTED: Final = 0x80
 SERVICE_NOT_SUPPORTED: Final = 2
@@ -68,6 +67,7 @@ class Dlt698Machine:
         "_client",
         "_connected",
         "_decoder",
+        "_ended",
         "_exchange",
         "_fragment_deadline",
         "_heartbeat",
@@ -116,6 +116,7 @@ class Dlt698Machine:
         self._piid = 0
         self._queue: deque[Request] | None = None
         self._exchange: Exchange | None = None
+        self._ended: tuple[Exchange, ...] = ()
         self._reassembler: Reassembler | None = None
         self._fragment_deadline: float | None = None
         self._recent: Recent | None = None
@@ -331,6 +332,10 @@ class Dlt698Machine:
     def presence(self) -> Presence:
         return self._presence
 
+    @property
+    def clock_offset_ms(self) -> int | None:
+        return self._offset
+
     # --- reports ------------------------------------------------------------------------------------------------
 
     def _report(
@@ -467,7 +472,9 @@ class Dlt698Machine:
             return
         exchange = self._exchange
         if exchange is None or not exchange.answers(apdu):
-            events.append(Oddity("unmatched-answer"))
+            late = [ended for ended in self._ended if ended.answers(apdu)]
+            self._ended = tuple([ended for ended in self._ended if ended not in late])
+            events.append(Late(late[0].request, apdu) if late else Oddity("unmatched-answer"))
             return
         result: Any = apdu
         if isinstance(apdu, access.GetResponseNext):
@@ -492,8 +499,8 @@ class Dlt698Machine:
         self._finish(exchange, result, moment, events)
 
     def _may_connect(self, exchange: Exchange) -> bool:
-        is_connect = isinstance(exchange.request.apdu, link.ConnectRequest)
-        return self._options.connect != "never" and not self._connected and not is_connect
+        asked = isinstance(exchange.request.apdu, link.ConnectRequest)
+        return self._options.connect != "never" and not self._connected and not asked
 
     def _connect_unasked(self) -> None:
         """CONNECT before anything else where the settings say so, or the terminal wanted it before (oddity 31)."""
@@ -516,6 +523,8 @@ class Dlt698Machine:
 
     def _finish(self, exchange: Exchange, result: Any, moment: Moment, events: list[Event]) -> None:
         self._exchange = None
+        if isinstance(result, Failure) and result.name == "timed_out":
+            self._ended = (*self._ended[-_REMEMBERED:], exchange)
         if exchange.request.context is not _OWN:
             events.append(Answered(exchange.request, result))
         elif isinstance(result, Failure) or result.result != 0:
@@ -582,17 +591,8 @@ class Dlt698Machine:
             self._outgoing.append(fragment)
 
 
+_REMEMBERED: Final = 3
+"""Requests without answer, besides the newest, of which a late answer is recognized."""
 _OWN = object()
 """Context of the requests that the machine makes for itself."""
 _ENVELOPES: Final = frozenset({SecurityRequest, SecurityResponse})
-
-
-def terminal_of(frame: Frame) -> str | None:
-    """The terminal that a frame comes from; None where its address is no single one (group, wildcard, broadcast)."""
-    return frame.address.terminal if frame.address.kind == 0 else None
-
-
-def logical_of(address: Address) -> int:
-    """The logical address, in whichever way it is written (oddity 2)."""
-    extended = address.extended_logical
-    return address.logical if extended is None else extended

@@ -70,6 +70,13 @@ class Answered(NamedTuple):
     result: Any
 
 
+class Late(NamedTuple):
+    """An answer to a request that had been given up: `result` is the APDU. It changes nothing."""
+
+    request: Request
+    result: Any
+
+
 class Failure(NamedTuple):
     """Why a request has no answer.
 
@@ -100,7 +107,7 @@ class CloseWanted(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Identified | Deliver | Answered | Violation | Oddity | CloseWanted
+Event: TypeAlias = Identified | Deliver | Answered | Late | Violation | Oddity | CloseWanted
 
 
 class Request:
@@ -132,6 +139,10 @@ class Machine(Protocol):
     @property
     def presence(self) -> str:
         """`online`, `suspect` or `offline`."""
+
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """The terminal's clock minus ours at its last LINK-Request, ms; None while not known."""
 
     def attach(self, moment: Moment) -> list[Event]:
         """A link has taken this terminal; `epoch` goes up, and what an older link still says is void."""

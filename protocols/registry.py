@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from wire698.fast import FastDecoder
+from messages import Command
 from wire698.frame import Framer
 
-from . import dlt698
-from .events import Machine
-from .mapping import Mapper
-from .times import Instants
+from .addresses import terminal_of
+from .commands import Outcome, Plan, Quirks
+from .dialogue698 import Dlt698Dialogue
+from .dlt698 import NAME
+from .dlt698_options import Options
+from .events import Machine, Moment
+
+
+class Dialogue(Protocol):
+    """One channel's side of a protocol: makes the machines, and says what commands become and what came of them."""
+
+    def machine(self, terminal: str) -> Machine:
+        """A new machine."""
+
+    def plan(self, command: Command, command_class: str, quirks: Quirks, now_ms: int) -> Plan:
+        """What a command becomes. Raises Invalid."""
+
+    def outcome(self, plan: Plan, answers: Sequence[Any], terminal: str, command_id: str, moment: Moment) -> Outcome:
+        """What came of a plan: an answer for each step that was done. Readings have their ids."""
+
+    def octets(self, plan: Plan) -> list[str]:
+        """What a plan would send, hexadecimal."""
+
+    def guarantee_request(self) -> Any:
+        """Asks whether power guarantee 保电 is in force."""
+
+    def guarantee_in_force(self, answer: Any) -> bool | None:
+        """Whether it is; None where the terminal does not say."""
+
+    def clock_request(self) -> Any:
+        """Asks for the terminal's clock."""
+
+    def clock_offset(self, answer: Any, now_ms: int) -> int | None:
+        """The terminal's clock minus ours, ms; None where the answer holds no time."""
+
+    def broadcast(self, command: Command, now_ms: int) -> bytes | None:
+        """Octets that carry a command to all terminals of a channel; None where it is none to be broadcast."""
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class TerminalProtocol:
     """How to find frames, whose they are, and who talks with each terminal.
 
     `framer(limit)`: a framer for one channel, for frames of at most `limit` octets. `terminal_of(frame)`: its address,
-    or None where it has no single one.
-    `machines(options, zone, layouts)`: for one channel, a function from address to a new machine.
+    or None where it has no single one. `dialogue(options, zone, layouts)`: for one channel.
     """
 
     name: str
     framer: Callable[[int], Any]
     terminal_of: Callable[[Any], str | None]
-    machines: Callable[[Any, tzinfo, int], Callable[[str], Machine]]
+    dialogue: Callable[[Any, tzinfo, int], Dialogue]
     options: type[Any]
 
 
-def _dlt698_machines(options: dlt698.Options, zone: tzinfo, layouts: int) -> Callable[[str], Machine]:
-    instants = Instants(zone)
-    decoder = FastDecoder(layouts)
-    mapper = Mapper(instants)
-    return lambda terminal: dlt698.Dlt698Machine(terminal, options, decoder, mapper, instants)
-
-
-PROTOCOLS: Final[dict[str, Protocol]] = {
-    dlt698.NAME: Protocol(dlt698.NAME, Framer, dlt698.terminal_of, _dlt698_machines, dlt698.Options),
+PROTOCOLS: Final[dict[str, TerminalProtocol]] = {
+    NAME: TerminalProtocol(NAME, Framer, terminal_of, Dlt698Dialogue, Options),
 }

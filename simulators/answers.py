@@ -33,6 +33,8 @@ class Services:
         self.objects = TerminalObjects(body)
         self.connected = not body.settings.connect_first
         self.agreed_frame: int | None = None
+        self.acted: list[tuple[Omd, Dar]] = []
+        """Methods of the terminal's own objects that the last request carried out or was refused."""
         self._body = body
         self._frame_size = frame_size
         self._apdu_size = apdu_size
@@ -48,6 +50,7 @@ class Services:
 
     def answer(self, request: ClientApdu, at: float) -> ServerApdu:
         """The response to a request at the simulated instant `at`; its time tag is echoed."""
+        self.acted = []
         service = _SERVICES.get(type(request))
         if isinstance(request, link.ConnectRequest):
             response: ServerApdu = self._connect(request)
@@ -160,16 +163,21 @@ class Services:
         return access.SetThenGetResponse(piid=request.piid, results=results)
 
     def _act(self, request: access.ActionRequestNormal, at: float) -> ServerApdu:
-        dar = self.objects.act(request.omd, request.param, at)
+        dar = self._carry_out(request.omd, request.param, at)
         return access.ActionResponseNormal(piid=request.piid, omd=request.omd, dar=dar)
 
     def _act_list(self, request: access.ActionRequestNormalList, at: float) -> ServerApdu:
-        results = _act_all(self.objects, request.actions, at)
+        results = _act_all(self._carry_out, request.actions, at)
         return access.ActionResponseNormalList(piid=request.piid, results=results)
 
     def _act_then_get(self, request: access.ActionThenGetRequest, at: float) -> ServerApdu:
-        results = _act_then_get_all(self.objects, request.actions, at)
+        results = _act_then_get_all(self._carry_out, self.objects, request.actions, at)
         return access.ActionThenGetResponse(piid=request.piid, results=results)
+
+    def _carry_out(self, omd: Omd, parameter: Data, at: float) -> Dar:
+        dar = self.objects.act(omd, parameter, at)
+        self.acted.append((omd, dar))
+        return dar
 
     # --- PROXY ---
 
@@ -204,15 +212,16 @@ class Services:
 
     def _proxy_act(self, request: proxy.ProxyActionRequestList, at: float) -> ServerApdu:
         targets = tuple(
-            proxy.ProxyActionResult(tsa=t.tsa, results=_act_all(self._meter(t.tsa), t.items, at))
+            proxy.ProxyActionResult(tsa=t.tsa, results=_act_all(self._meter(t.tsa).act, t.items, at))
             for t in request.targets
         )
         return proxy.ProxyActionResponseList(piid=request.piid, targets=targets)
 
     def _proxy_act_then_get(self, request: proxy.ProxyActionThenGetRequestList, at: float) -> ServerApdu:
         targets = tuple(
-            proxy.ProxyActionThenGetResult(tsa=t.tsa, results=_act_then_get_all(self._meter(t.tsa), t.items, at))
+            proxy.ProxyActionThenGetResult(tsa=t.tsa, results=_act_then_get_all(meter.act, meter, t.items, at))
             for t in request.targets
+            for meter in (self._meter(t.tsa),)
         )
         return proxy.ProxyActionThenGetResponseList(piid=request.piid, targets=targets)
 
@@ -260,18 +269,19 @@ def _set_then_get_all(
     return tuple(results)
 
 
-def _act_all(objects: Objects, items: Sequence[access.ActionItem], at: float) -> tuple[access.ActionResult, ...]:
-    return tuple(
-        access.ActionResult(omd=item.omd, dar=objects.act(item.omd, item.param, at), data=None) for item in items
-    )
+_Act = Callable[[Omd, Data, float], Dar]
+
+
+def _act_all(act: _Act, items: Sequence[access.ActionItem], at: float) -> tuple[access.ActionResult, ...]:
+    return tuple(access.ActionResult(omd=item.omd, dar=act(item.omd, item.param, at), data=None) for item in items)
 
 
 def _act_then_get_all(
-    objects: Objects, items: Sequence[access.ActionThenGet], at: float
+    act: _Act, objects: Objects, items: Sequence[access.ActionThenGet], at: float
 ) -> tuple[access.ActionThenGetResult, ...]:
     results = []
     for item in items:
-        dar = objects.act(item.omd, item.param, at)
+        dar = act(item.omd, item.param, at)
         got = result_of(item.get, objects.get(item.get, at))
         results.append(access.ActionThenGetResult(omd=item.omd, dar=dar, data=None, get=got))
     return tuple(results)

@@ -11,11 +11,13 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
-from wire698.values import Oad
+from wire698.values import Data, Oad, Tag
 
+from .control import Control, remote_trip_columns
 from .curves import share
+from .groups import Groups
+from .happenings import Happening, Occurrence, Upload
 from .records import (
     DAILY,
     EVENT_KINDS,
@@ -38,23 +40,6 @@ _DICE: tuple[EventSlug, ...] = (
     ("voltage_loss",) * 4 + ("meter_cover_open",) * 3 + ("phase_break", "reverse_phase_sequence", "power_off")
 )
 USER_TYPES = {"office": 3, "factory": 2, "home": 6}
-
-
-class Upload(NamedTuple):
-    """Rows that a task wants reported, all of one freeze object."""
-
-    of: Oad
-    rows: tuple[Collected, ...]
-
-
-class Occurrence(NamedTuple):
-    """An event that began (`raised`) or ended (`cleared`)."""
-
-    event: Event
-    transition: str
-
-
-Happening = Upload | Occurrence
 
 
 class Task:
@@ -92,7 +77,8 @@ class Body:
             [
                 Meter(address, settings.kind, settings.seed * 1009 + number, begin, number=number)
                 for number, address in enumerate(settings.meters, start=1)
-            ]
+            ],
+            settings.relay_shares,
         )
         self.tables = {
             meter.number: {
@@ -121,6 +107,8 @@ class Body:
         self._live_from = self.clock.read(start)
         self._actions: list[tuple[float, int, Callable[[float], list[Happening]]]] = []
         self._order = 0
+        self.groups = Groups(self.premises, tsa_of, begin, shown)
+        self.control = Control(settings, self.premises, self.clock, self.log, self.groups, begin, self.do_at)
         self._dice = random.Random(settings.seed)  # noqa: S311
         if settings.events_per_day > 0:
             self._plan_accident(start)
@@ -164,6 +152,7 @@ class Body:
         self.clock.set(at, shown)
         for task in self.tasks.values():
             task.next = max(task.next, task.after(shown))
+        self.control.clock_was_set(at)
 
     # --- tasks ---
 
@@ -220,33 +209,41 @@ class Body:
         meter = self.premises.meters[plan.meter - 1]
         phase = phase_number(plan.phase)
         stamp = int(self.clock.read(at))
-        event = self.log.record(plan.kind, stamp, tsa=tsa_of(meter.address), meter=meter.address, phase=phase)
-        self._strike(at, event, meter, phase)
+        if plan.kind == "remote_trip":
+            relay = Data(Tag.OAD, Oad(0xF2050201))
+            columns = remote_trip_columns(self.groups.powers(at))
+            event = self.log.record(plan.kind, stamp, source=relay, extras=columns)
+        else:
+            event = self.log.record(plan.kind, stamp, tsa=tsa_of(meter.address), meter=meter.address, phase=phase)
         if plan.duration_s > 0:
             self.do_at(at + plan.duration_s, lambda when: self._end(when, event, meter, phase))
-        return [Occurrence(event, "raised")]
+        return [Occurrence(event, "raised"), *self._strike(at, event, meter, phase)]
 
-    def _strike(self, at: float, event: Event, meter: Meter, phase: int) -> None:
+    def _strike(self, at: float, event: Event, meter: Meter, phase: int) -> list[Happening]:
         slug = event.kind.slug
         if slug in _REMAINING:
             meter.break_phase(at, phase, _REMAINING[slug])
         elif slug == "power_off":
             self.premises.supply(at, on=False)
             self.powered = False
+            return self.control.power(at, on=False)
         elif slug == "remote_trip":
-            self.premises.switch(at, 1, is_open=True)
+            return self.control.locally(at, 1, is_open=True)
+        return []
 
     def _end(self, at: float, event: Event, meter: Meter, phase: int) -> list[Happening]:
         slug = event.kind.slug
         self.log.end(event, int(self.clock.read(at)))
+        happened: list[Happening] = [Occurrence(event, "cleared")]
         if slug in _REMAINING:
             meter.break_phase(at, phase, None)
         elif slug == "power_off":
             self.premises.supply(at, on=True)
             self.powered = True
+            happened += self.control.power(at, on=True)
         elif slug == "remote_trip":
-            self.premises.switch(at, 1, is_open=False)
-        return [Occurrence(event, "cleared")]
+            happened += self.control.locally(at, 1, is_open=False)
+        return happened
 
     def _plan_accident(self, at: float) -> None:
         wait = self._dice.expovariate(self.settings.events_per_day / 86400.0)

@@ -11,7 +11,8 @@ class Counters:
 
     withheld: reports that were not made because a terminal's queue was full (the record stays readable).
     stale_acks: acknowledgements that matched no report in flight. given_up: transfers of fragments that were.
-    clock_offset_ms: the largest offset to the master's clock that a LINK-Response showed.
+    controls, refused_controls: methods carried out, and refused; switches: movements of relays; ignored: requests that
+    silent terminals did not answer. clock_offset_ms: the largest offset to the master's clock that a LINK-Response showed.
     """
 
     connections: int = 0
@@ -32,6 +33,10 @@ class Counters:
     events: int = 0
     requests: int = 0
     refused_requests: int = 0
+    controls: int = 0
+    refused_controls: int = 0
+    switches: int = 0
+    ignored: int = 0
     given_up: int = 0
     frames_in: int = 0
     frames_out: int = 0

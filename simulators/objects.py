@@ -1,11 +1,10 @@
 """The objects of a terminal and of its meters: what GET, SET and ACTION find behind an OAD or OMD.
 
-Load control objects (8000 and up) are not among them yet: they are answered as undefined.
+Those of load control stand in control_objects and limit_objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from wire698.access import GetRecord
@@ -26,11 +25,14 @@ from wire698.values import (
 )
 
 from .body import Body, tsa_of
+from .control_objects import CONTROL_OIS, ControlObjects
+from .limit_objects import LIMIT_OIS, LimitObjects
 from .records import (
     DAILY,
     EVENT_OIS,
     MINUTE,
     MONTHLY,
+    REPORT_CHANNELS,
     SERIES,
     TASKS,
     FreezeTable,
@@ -40,10 +42,23 @@ from .records import (
     upload_rcsd,
 )
 from .registers import data_of, knows, scaler_of
+from .shapes import (
+    MISSING,
+    OUT_OF_RANGE,
+    REFUSED,
+    SUCCESS,
+    UNDEFINED,
+    WRONG_TYPE,
+    array,
+    enum,
+    octets,
+    structure,
+    text,
+    u8,
+    u16,
+)
 from .stamps import date_time_s, read_date_time_s
 from .world import Meter
-
-SUCCESS, REFUSED, UNDEFINED, MISSING, WRONG_TYPE, OUT_OF_RANGE = map(Dar, (0, 3, 4, 6, 7, 8))
 
 _CLOCK = Oad(0x40000200)
 _FREEZE_OIS = {table.oi: table for table in (MINUTE, DAILY, MONTHLY)}
@@ -68,34 +83,6 @@ class Objects(Protocol):
 def result_of(oad: Oad, value: Data | Dar) -> ResultNormal:
     """A-ResultNormal of what `get` gave."""
     return ResultNormal(oad=oad, result=value if isinstance(value, Dar) else Row.of((value,)))
-
-
-def structure(*items: Data) -> Data:
-    return Data(Tag.STRUCTURE, items)
-
-
-def array(items: Iterable[Data]) -> Data:
-    return Data(Tag.ARRAY, tuple(items))
-
-
-def u8(value: int) -> Data:
-    return Data(Tag.UNSIGNED, value)
-
-
-def u16(value: int) -> Data:
-    return Data(Tag.LONG_UNSIGNED, value)
-
-
-def enum(value: int) -> Data:
-    return Data(Tag.ENUM, value)
-
-
-def octets(value: bytes) -> Data:
-    return Data(Tag.OCTET_STRING, value)
-
-
-def text(value: bytes) -> Data:
-    return Data(Tag.VISIBLE_STRING, value)
 
 
 class MeterObjects:
@@ -165,6 +152,8 @@ class TerminalObjects:
         self._body = body
         self.meters = {tsa_of(m.address): MeterObjects(body, m) for m in body.premises.meters}
         self._own = next(iter(self.meters.values()))
+        self._remote = ControlObjects(body.control)
+        self._limits = LimitObjects(body.control)
         self._flags = {7: True, 9: True}
         self._settings: dict[Oad, Data] = {}
         self.restart_wanted = False
@@ -177,6 +166,10 @@ class TerminalObjects:
         if kept is not None:
             return kept
         oi, attribute = oad.oi, oad.attribute
+        if oi in CONTROL_OIS:
+            return self._remote.get(oad)
+        if oi in LIMIT_OIS:
+            return self._limits.get(oad, at)
         match oi:
             case 0x4000:
                 return self._clock(attribute, at)
@@ -221,7 +214,7 @@ class TerminalObjects:
             case 8:
                 return Data(Tag.BOOL, self._body.reporting)
             case 10:
-                return array([Data(Tag.OAD, Oad(_WIRELESS << 16)), Data(Tag.OAD, Oad(_ETHERNET << 16))])
+                return array(Data(Tag.OAD, channel) for channel in REPORT_CHANNELS)
         return MISSING
 
     def _channel(self, oi: int, attribute: int) -> Data | Dar:
@@ -297,6 +290,8 @@ class TerminalObjects:
             return enum(self._body.flags[kind.oi])
         if attribute == kind.flag + 1:
             return Data(Tag.BOOL, True)
+        if not kind.by_phase and attribute == 3:
+            return array(Data(Tag.OAD, related) for related in kind.related)
         if not kind.by_phase and attribute == 4:
             return u16(len(self._body.log.tables.get(tables[0], ())))
         if attribute == (3 if kind.by_phase else 5):
@@ -306,7 +301,11 @@ class TerminalObjects:
     # --- SET ---
 
     def set(self, oad: Oad, value: Data, at: float) -> Dar:
-        """Write an attribute: clock, reporting switches, event flags, channel settings."""
+        """Write an attribute: clock, reporting switches, event flags, channel settings, parameters of load control."""
+        if oad.oi in CONTROL_OIS:
+            return self._remote.set(oad, value, at)
+        if oad.oi in LIMIT_OIS:
+            return self._limits.set(oad, value, at)
         if oad == _CLOCK:
             return self._set_clock(value, at)
         if oad.oi == 0x4300 and oad.attribute in (7, 8, 9):
@@ -351,7 +350,11 @@ class TerminalObjects:
     # --- ACTION ---
 
     def act(self, omd: Omd, parameter: Data, at: float) -> Dar:
-        """Carry out a method: broadcast time 4000/127, restart 4300/1, tasks 6012/127..130."""
+        """Carry out a method: broadcast time 4000/127, restart 4300/1, tasks 6012/127..130, load control."""
+        if omd.oi in CONTROL_OIS:
+            return self._remote.act(omd, parameter, at)
+        if omd.oi in LIMIT_OIS:
+            return self._limits.act(omd, parameter, at)
         match omd.oi, omd.method:
             case 0x4000, 127:
                 return self._set_clock(parameter, at)

@@ -11,6 +11,7 @@ from wire698.rows import EMPTY, Row, Table
 from wire698.values import NULL, BitString, Data, MeterSet, Oad, RangeSelector, Rcsd, Region, Road, Rsd, Tag, columns_of
 
 from .registers import data_of
+from .shapes import array, enum, structure, u8
 from .stamps import date_time_s, read_date_time_s
 from .world import PHASES, Reading
 
@@ -35,8 +36,8 @@ FREEZES: dict[Oad, tuple[Oad, ...]] = {
 """What each freeze keeps, behind its number and time."""
 SERIES = {MINUTE: "minute", DAILY: "day", MONTHLY: "month"}
 
-REPORT_CHANNEL = Oad(0x45000000)
-"""The channel in an event's report status: the public network module."""
+REPORT_CHANNELS = (Oad(0x45000000), Oad(0x45100000))
+"""Channels in an event's report status, as 4300 attribute 10 lists them; the first is the one that is used."""
 
 
 class Record(Protocol):
@@ -142,8 +143,8 @@ class Event:
         if oad == SOURCE:
             return self.source
         if oad == STATUS:
-            pair = (Data(Tag.OAD, REPORT_CHANNEL), Data(Tag.UNSIGNED, self.status))
-            return Data(Tag.ARRAY, (Data(Tag.STRUCTURE, pair),))
+            states = zip(REPORT_CHANNELS, (self.status, 0), strict=True)
+            return array(structure(Data(Tag.OAD, channel), u8(status)) for channel, status in states)
         return dict(self.extras).get(oad, NULL)
 
     def stamp(self, oad: Oad) -> int | None:
@@ -166,12 +167,17 @@ class Event:
 
 
 class EventKind(NamedTuple):
-    """A kind of event. `by_phase`: class 24, one record table for each phase; `source`: what column 2024 holds."""
+    """A kind of event.
+
+    `by_phase`: class 24, one record table for each phase; `source`: what column 2024 holds; `related`: OADs of its
+    related data 关联对象属性表, of group 1 where they are a group's.
+    """
 
     slug: str
     oi: int
     by_phase: bool
     source: str
+    related: tuple[Oad, ...] = ()
 
     def table(self, phase: int | None) -> Oad:
         """The record table of a phase (0..2), or the only one."""
@@ -193,6 +199,10 @@ EVENT_KINDS: dict[str, EventKind] = {
         EventKind("meter_cover_open", 0x301B, False, "meter"),
         EventKind("power_off", 0x3106, False, "supply"),
         EventKind("remote_trip", 0x3115, False, "relay"),
+        EventKind("power_control_trip", 0x3200, False, "group", (Oad(0x23012300),)),
+        EventKind("energy_control_trip", 0x3201, False, "group", (Oad(0x23014900),)),
+        EventKind("purchase_parameters_set", 0x3202, False, "group", (Oad(0x810C2201),)),
+        EventKind("energy_control_alarm", 0x3203, False, "group"),
     )
 }
 EVENT_OIS = {kind.oi: kind for kind in EVENT_KINDS.values()}
@@ -209,25 +219,33 @@ class EventLog:
         self.tables: dict[Oad, deque[Event]] = {}
 
     def record(
-        self, slug: str, began: int, *, tsa: bytes = b"", meter: str | None = None, phase: int | None = None
+        self,
+        slug: str,
+        began: int,
+        *,
+        tsa: bytes = b"",
+        meter: str | None = None,
+        phase: int | None = None,
+        source: Data | None = None,
+        extras: tuple[tuple[Oad, Data], ...] = (),
     ) -> Event:
-        """Enter an event that begins. `tsa` and `meter`: the meter it is about, where it is about one."""
+        """Enter an event that begins.
+
+        `tsa` and `meter`: the meter it is about, where it is about one; else `source`, for a kind that has it from
+        outside. `extras`: the columns that this kind adds.
+        """
         kind = EVENT_KINDS[slug]
         phase = phase if kind.by_phase else None
         table = kind.table(phase)
         self._counts[table] = number = self._counts.get(table, 0) + 1
-        source: Data = {
-            "meter": Data(Tag.TSA, tsa),
-            "supply": Data(Tag.ENUM, 0),
-            "relay": Data(Tag.OAD, Oad(0xF2050201)),
-        }[kind.source]
-        extras: tuple[tuple[Oad, Data], ...] = ()
-        if kind.source == "supply":
+        if kind.source == "meter":
+            source = Data(Tag.TSA, tsa)
+        elif kind.source == "supply":
+            source = enum(0)
             extras = ((Oad(0x33090600), Data(Tag.BIT_STRING, BitString(8, b"\xc0"))),)
-        elif kind.source == "relay":
-            groups = tuple(Data(Tag.LONG64, 0) for _ in range(8))
-            extras = ((Oad(0x330A0600), Data(Tag.ARRAY, groups)),)
-        event = Event(kind, number, began, None, source, extras, meter if kind.source == "meter" else None, phase)
+        event = Event(
+            kind, number, began, None, source or NULL, extras, meter if kind.source == "meter" else None, phase
+        )
         self.tables.setdefault(table, deque(maxlen=self._depth)).append(event)
         return event
 
@@ -235,7 +253,7 @@ class EventLog:
         """The event is over."""
         event.ended = max(ended, event.began)
         if event.kind.source == "supply":
-            event.source = Data(Tag.ENUM, 1)
+            event.source = enum(1)
 
 
 def phase_number(name: str) -> int:

@@ -20,14 +20,15 @@ from wire698.security import PLAIN, REFUSED, Check, SecurityRequest, SecurityRes
 from wire698.values import Dar, Data, Oad, Piid, Tag
 
 from .answers import CANNOT_PARSE, NOT_SUPPORTED, Services
-from .body import Body, Happening, Occurrence, Upload
+from .body import Body
 from .carrier import Carrier, Outgoing
 from .counters import Counters
+from .happenings import Happening, Occurrence, Shown, Switched, Upload
 from .outbox import EVENT, TASK, Outbox, Report
 from .records import SERIES, TASKS, Event, table_of
-from .settings import TerminalSettings
+from .settings import RequestKind, TerminalSettings
 from .stamps import Timebase, date_time, read_date_time
-from .truth import Truth
+from .truth import Truth, TrueMessage, TrueSwitch
 from .uploads import true_rows, upload_apdu
 
 _LINK, _LINK_ANSWERS = DIR | LINK_FUNCTION, 0x03
@@ -35,7 +36,8 @@ _REPORT = DIR | DATA_FUNCTION
 _ANSWER = DIR | PRM | DATA_FUNCTION
 _UNANSWERED = 3
 """So many LINK-Requests without an answer end the connection."""
-_PROXY = 0x09
+_ACTION, _PROXY = 0x07, 0x09
+_KINDS: dict[int, RequestKind] = {0x05: "get", 0x06: "set", 0x07: "action", _PROXY: "proxy"}
 _ESAM_FAILED = Dar(22)
 _CLIENT_TAGS = frozenset({0x02, 0x03, 0x05, 0x06, 0x07, 0x09})
 _RESULT = 0x07
@@ -157,6 +159,8 @@ class Terminal:
         if frame.from_server or not mine:
             self._counters.foreign += 1
             return []
+        if self.body.control.heard(self._timebase.simulated(now)):
+            self.look_again()
         try:
             frames, apdu = self._carrier.take(frame, now)
         except WireError:
@@ -239,7 +243,7 @@ class Terminal:
             if not answered or not octets or octets[0] not in _CLIENT_TAGS:
                 return []
             error = link.ServerError(piid=_piid_of(octets), error=CANNOT_PARSE)
-            return self._respond(error, frame, now)
+            return self._reply(self._cut(error), frame, now)
         if isinstance(apdu, link.LinkResponse):
             self._link_answered(apdu, frame.client, now)
             return []
@@ -250,20 +254,32 @@ class Terminal:
         if isinstance(apdu, access.ReportResponseList | access.ReportResponseRecordList):
             self.outbox.acknowledge(apdu.HEAD[1], apdu.piid, apdu.oads, now)
             return []
+        asked = isinstance(apdu, SecurityRequest) or (isinstance(apdu, ClientApdu) and apdu.HEAD[0] in _CLIENT_TAGS)
+        if asked and self.settings.silent:
+            self._counters.ignored += 1
+            return []
         if isinstance(apdu, SecurityRequest):
             return self._protected(apdu, frame, now) if answered else []
-        if isinstance(apdu, ClientApdu) and apdu.HEAD[0] in _CLIENT_TAGS:
+        if asked and isinstance(apdu, ClientApdu):
             return self._serve(apdu, frame, now, answered=answered)
         return []
 
     def _serve(self, apdu: ClientApdu, frame: Frame, now: float, *, answered: bool) -> list[bytes]:
-        response = self._answer(apdu, now)
-        return self._respond(response, frame, now, proxied=apdu.HEAD[0] == _PROXY) if answered else []
+        response = self._answer(apdu, now, answered=answered)
+        return self._reply(self._cut(response), frame, now, _KINDS.get(apdu.HEAD[0])) if answered else []
 
-    def _answer(self, apdu: ClientApdu, now: float) -> ServerApdu:
+    def _answer(self, apdu: ClientApdu, now: float, *, answered: bool = True) -> ServerApdu:
         self._live(now)
         self._counters.requests += 1
-        response = self.services.answer(apdu, self._timebase.simulated(now))
+        at = self._timebase.simulated(now)
+        power = self.body.premises.kilowatts(at) if apdu.HEAD[0] == _ACTION else 0.0
+        response = self.services.answer(apdu, at)
+        for omd, dar in self.services.acted:
+            self._counters.controls += dar == 0
+            self._counters.refused_controls += dar != 0
+            self._truth.control(
+                self.settings.address, now, round(at * 1000), str(omd), apdu.piid, dar, power, answered=answered
+            )
         if isinstance(response, link.ServerError):
             self._counters.refused_requests += 1
         if self.services.agreed_frame is not None:
@@ -283,12 +299,11 @@ class Terminal:
             octets = model.build(self.services.in_blocks(response, self._carrier.room))
         return octets
 
-    def _respond(self, response: ServerApdu, frame: Frame, now: float, *, proxied: bool = False) -> list[bytes]:
-        return self._reply(self._cut(response), frame, now, proxied=proxied)
-
-    def _reply(self, octets: bytes, frame: Frame, now: float, *, proxied: bool = False) -> list[bytes]:
+    def _reply(self, octets: bytes, frame: Frame, now: float, kind: RequestKind | None = None) -> list[bytes]:
         out = Outgoing(_ANSWER, frame.client, octets, frame.control & SCRAMBLED != 0)
-        delay = self.settings.proxy_delay_s if proxied else self.settings.answer_delay_s
+        delay = self.settings.proxy_delay_s if kind == "proxy" else self.settings.answer_delay_s
+        if kind is not None:
+            delay += self.settings.answers_late_s.get(kind, 0.0)
         if delay <= 0 and not self._later:
             return self._carrier.send(out, now)
         # Answers leave in the order of their requests.
@@ -315,7 +330,7 @@ class Terminal:
             response = link.ServerError(piid=_piid_of(inner), error=error)
         octets = self._cut(response)
         envelope = SecurityResponse(unit=Unit(PLAIN, octets), mac=_mac(octets))
-        return self._reply(model.build(envelope), frame, now)
+        return self._reply(model.build(envelope), frame, now, _KINDS.get(inner[0]))
 
     # --- reports ---
 
@@ -334,6 +349,16 @@ class Terminal:
         if isinstance(happening, Upload):
             if self.body.reporting:
                 self._upload(happening)
+            return
+        if isinstance(happening, Switched):
+            self._counters.switches += 1
+            at, *what, before, after = happening
+            kilowatts = round(before, 4), round(after, 4)
+            self._truth.switched(TrueSwitch(self.settings.address, round(at * 1000), *what, *kilowatts))
+            return
+        if isinstance(happening, Shown):
+            at, *words = happening
+            self._truth.shown(TrueMessage(self.settings.address, round(at * 1000), *words))
             return
         if happening.transition == "raised":
             self._counters.events += 1

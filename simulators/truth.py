@@ -1,9 +1,9 @@
-"""What really happened: every report that the fleet made, what it said, whether it was acknowledged."""
+"""What really happened: every report that the fleet made and whether it was acknowledged; every control it obeyed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 
@@ -38,14 +38,70 @@ class TrueReport(msgspec.Struct, omit_defaults=True):
     acknowledged: float | None = None
 
 
-class Truth:
-    """Collects reports. With `keep`, `reports` holds them all; with `file`, lines of JSON go there.
+class TrueControl(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One execution of a method, however often it was asked for: a terminal cannot know a repetition.
 
-    A report is one line when it is made (`"report"`), and one when it is acknowledged (`"acknowledged"`: its number).
+    at: real time, as the fleet's clock counts; time: simulated ms since 1970; omd: `80008100`; dar: 0 accepted;
+    answered: False for a broadcast; power_kw: of the premises when it came.
     """
 
-    def __init__(self, *, keep: bool = True, file: TextIO | None = None) -> None:
+    number: int
+    terminal: str
+    at: float
+    time: int
+    omd: str
+    piid: int
+    dar: int
+    power_kw: float
+    answered: bool = True
+
+    @property
+    def accepted(self) -> bool:
+        """The terminal took it."""
+        return self.dar == 0
+
+
+class TrueSwitch(msgspec.Struct, frozen=True):
+    """A relay that opened or closed (see happenings.Switched); powers in kW of the whole premises."""
+
+    terminal: str
+    time: int
+    relay: int
+    is_open: bool
+    cause: str
+    before_kw: float
+    after_kw: float
+
+
+class TrueMessage(msgspec.Struct, frozen=True):
+    """Words that appeared on a display (see happenings.Shown)."""
+
+    terminal: str
+    time: int
+    kind: str
+    number: int | None
+    text: str
+
+
+E = TypeVar("E", TrueControl, TrueSwitch, TrueMessage)
+Watcher = Callable[[TrueControl | TrueSwitch | TrueMessage], None]
+
+
+class Truth:
+    """Collects reports, executed controls, movements of relays, and what displays showed.
+
+    With `keep`, `reports`, `controls`, `switches` and `messages` hold them all; with `file`, lines of JSON go there;
+    `watch` is called with each of the last three as it happens. A report is one line when it is made (`"report"`), and
+    one when it is acknowledged (`"acknowledged"`: its number).
+    """
+
+    def __init__(self, *, keep: bool = True, file: TextIO | None = None, watch: Watcher | None = None) -> None:
         self.reports: list[TrueReport] = []
+        self.controls: list[TrueControl] = []
+        self.switches: list[TrueSwitch] = []
+        self.messages: list[TrueMessage] = []
+        self.executed = 0
+        self._watch = watch
         self.made = 0
         self.sent = 0
         self.acknowledged = 0
@@ -99,6 +155,30 @@ class Truth:
         self.acknowledged += 1
         if self._file is not None:
             self._line({"acknowledged": entry.number, "attempts": entry.attempts})
+
+    def control(
+        self, terminal: str, at: float, time: int, omd: str, piid: int, dar: int, power_kw: float, *, answered: bool
+    ) -> None:
+        """A method was carried out, or refused."""
+        self.executed += 1
+        entry = TrueControl(self.executed, terminal, at, time, omd, piid, dar, round(power_kw, 4), answered)
+        self._tell("control", entry, self.controls)
+
+    def switched(self, entry: TrueSwitch) -> None:
+        """A relay moved."""
+        self._tell("switch", entry, self.switches)
+
+    def shown(self, entry: TrueMessage) -> None:
+        """A display showed something."""
+        self._tell("message", entry, self.messages)
+
+    def _tell(self, name: str, entry: E, kept: list[E]) -> None:
+        if self._keep:
+            kept.append(entry)
+        if self._file is not None:
+            self._line({name: entry})
+        if self._watch is not None:
+            self._watch(entry)
 
     def _line(self, value: dict[str, Any]) -> None:
         assert self._file is not None

@@ -8,6 +8,7 @@ is read. So a reading depends only on the seed, the instant and the history, not
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from .stamps import ZONE_SECONDS, next_month
 STEP = 60
 """Seconds of one trapezoid."""
 DEMAND_PERIOD = 900
+_CUTS = 64
+"""So many movements of relays are remembered for averages over the past."""
 """Seconds over which a demand 需量 is averaged."""
 
 TARIFF_HOURS = "444444432223333333211334"
@@ -55,6 +58,7 @@ class Meter:
         "_at",
         "_broken",
         "_cut",
+        "_cuts",
         "_demand",
         "_demand_from",
         "_demand_kwh",
@@ -85,6 +89,7 @@ class Meter:
         self._kvarh = [kwh * 0.4 for kwh in self._kwh]
         self._supplied = True
         self._cut = 0.0
+        self._cuts: deque[tuple[float, float]] = deque([(-math.inf, 0.0)], maxlen=_CUTS)
         self._broken: dict[int, float] = {}
         self._edge: tuple[float, float] | None = None
         self._month_end = next_month(start)
@@ -111,18 +116,42 @@ class Meter:
         """Relays take `part` (0..1) of the load off."""
         self._commit(at)
         self._cut = part
+        self._cuts.append((at, part))
 
     # --- power ---
 
     def kilowatts(self, at: float) -> float:
         """Active power through the meter."""
+        return self._uncut(at) * (1.0 - self._cut)
+
+    def _uncut(self, at: float) -> float:
+        """The same, were all relays closed."""
         if not self._supplied:
             return 0.0
-        power = self.curve.kilowatts(at) * (1.0 - self._cut)
+        power = self.curve.kilowatts(at)
         if self._broken:
             shares = self._shares(at)
             power *= sum(part for phase, part in enumerate(shares) if phase not in self._broken)
         return power
+
+    def kilovars(self, at: float) -> float:
+        """Reactive power through the meter."""
+        return self.kilowatts(at) * self._tangent(at)
+
+    def average(self, at: float, seconds: float) -> tuple[float, float]:
+        """Mean (kW, kvar) of the last `seconds`, from samples a minute or less apart.
+
+        What the relays did in that time counts as it was; supply and phases as they are now.
+        """
+        samples = max(1, math.ceil(seconds / STEP))
+        active = reactive = 0.0
+        for n in range(samples):
+            then = at - seconds * (n + 0.5) / samples
+            cut = next((part for since, part in reversed(self._cuts) if since <= then), 0.0)
+            kilowatts = self._uncut(then) * (1.0 - cut)
+            active += kilowatts
+            reactive += kilowatts * self._tangent(then)
+        return active / samples, reactive / samples
 
     def _tangent(self, at: float) -> float:
         factor = self.curve.power_factor(at)
@@ -226,20 +255,33 @@ def _energies(rates: Sequence[float]) -> Energies:
     return int(sum(rates) * 100), t1, t2, t3, t4
 
 
+RELAY_SHARES = (0.4, 0.3, 0.2, 0.1)
+"""Part of the load behind each relay; together all of it."""
+
+
 class Premises:
     """One terminal's premises: its meters, and the relays 轮次 that can take load off all of them."""
 
     __slots__ = ("_open", "_shares", "meters")
 
-    def __init__(self, meters: Sequence[Meter], relay_shares: Sequence[float] = (0.4, 0.3)) -> None:
+    def __init__(self, meters: Sequence[Meter], relay_shares: Sequence[float] = RELAY_SHARES) -> None:
         self.meters = tuple(meters)
         self._shares = tuple(relay_shares)
         self._open: set[int] = set()
 
     @property
+    def relays(self) -> int:
+        """How many relays there are."""
+        return len(self._shares)
+
+    @property
     def open_relays(self) -> frozenset[int]:
         """Numbers (1..) of the relays that are open."""
         return frozenset(self._open)
+
+    def kilowatts(self, at: float) -> float:
+        """Active power of the whole premises, on the primary side of the current transformers."""
+        return sum(meter.kilowatts(at) * meter.curve.ct for meter in self.meters)
 
     def switch(self, at: float, relay: int, is_open: bool) -> None:
         """Open 跳闸 or close 合闸 relay 1..n. Raises IndexError where there is none."""
@@ -250,6 +292,8 @@ class Premises:
         else:
             self._open.discard(relay)
         part = sum(self._shares[number - 1] for number in self._open)
+        # Shares such as 0.1 do not add up to one exactly.
+        part = 1.0 if part > 1.0 - 1e-9 else part
         for meter in self.meters:
             meter.cut(at, part)
 

@@ -203,7 +203,7 @@ def outcome(plan: Plan, answers: Sequence[Apdu | None], said: Said, mapper: Mapp
     if not answers:
         found.error = AckError(name="no_answer", text="nothing has been answered")
     ok = bool(answers) and not _failed(plan, found)
-    return Outcome(ok, None if ok else found.error, found.result(steps), found.readings if ok else [])
+    return Outcome(ok, None if ok else found.error, found.result(steps), found.readings)
 
 
 def _failed(plan: Plan, found: _Found) -> bool:
@@ -274,22 +274,21 @@ def _take_blocks(answer: GetResponseNext, found: _Found) -> None:
 def _take_done(step: Step, answer: Apdu, found: _Found) -> bool:
     """SET and ACTION: what was asked must be what is answered, in the same order."""
     asked = [*(omd >> 8 for omd in methods_of(step.apdu)), *(int(oad) for oad in written_by(step.apdu))]
-    told: list[int] = []
-    gets: list[ResultNormal] = []
-    for target, dar, returned, read in _items(answer):
-        told.append(target >> 8 if isinstance(target, Omd) else int(target))
-        found.did(_name(target), dar, returned)
-        if read is not None:
-            gets.append(read)
-        if isinstance(target, Omd) and target >> 8 == _PLC_TRANSPARENT and returned is not None:
-            _frame(returned.value, found)
     if not asked:
         return False
-    if told != asked:
+    items = list(_items(answer))
+    if asked != [target >> 8 if isinstance(target, Omd) else int(target) for target, _, _, _ in items]:
         found.error = _bad_answer(step, "the answer is about something else than was asked")
-        found.answered = False
-    elif gets:
-        found.results(gets)
+        return True
+    for target, dar, returned, _ in items:
+        is_method = isinstance(target, Omd)
+        if is_method and target >> 8 == _PLC_TRANSPARENT and returned is not None and not dar:
+            _frame(returned.value, found)
+            returned = None  # noqa: PLW2901 - it is the frame
+        # A method that a verb calls is known by what it does.
+        named = step.label if is_method and len(items) == 1 and step.label != "apdu" else _name(target)
+        found.did(named, dar, returned)
+    found.results([read for _, _, _, read in items if read is not None])
     return True
 
 

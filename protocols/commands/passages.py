@@ -39,6 +39,8 @@ from wire698.proxy import (
 from wire698.security import SecurityRequest
 from wire698.values import Oad, Omd
 
+from .meter645 import telegram_at
+
 READS: Final = (
     GetRequestNormal,
     GetRequestNormalList,
@@ -133,13 +135,12 @@ def carried(apdu: Apdu) -> bytes | None:
 def more_than_reading(octets: bytes) -> str | None:
     """What the octets for a meter do besides reading, in words; None when nothing is found.
 
-    Every place where a DL/T 645 or a DL/T 698.45 frame could start is looked at, so that a preamble or a second frame
-    does not hide one.
+    Every place where a DL/T 645 or a DL/T 698.45 frame with good checksums starts is looked at, so that a preamble or a
+    frame around it does not hide one.
     """
-    for at in range(len(octets) - 8):
-        if octets[at] == 0x68 and octets[at + 7] == 0x68 and _frame_at(octets, at) is None:
-            code = octets[at + 8]
-            length = octets[at + 9] if at + 9 < len(octets) else 0
+    for at in range(len(octets) - 10):
+        if telegram_at(octets, at) is not None:
+            code, length = octets[at + 8], octets[at + 9]
             if code not in _METER_READS or (code == _SECURITY_2007 and length >= 4):
                 return f"DL/T 645 control code {code:02X}H"
     for frame in _frames(octets):
@@ -154,8 +155,8 @@ def more_than_reading(octets: bytes) -> str | None:
 def is_reading(octets: bytes) -> bool:
     """Whether the octets are known to be nothing but reading."""
     at = len(octets) - len(octets.lstrip(b"\xfe"))
-    known = len(octets) >= at + 10 and octets[at] == 0x68 and octets[at + 7] == 0x68
-    return (known or next(_frames(octets), None) is not None) and more_than_reading(octets) is None
+    known = telegram_at(octets, at) is not None or _frame_at(octets, at) is not None
+    return known and more_than_reading(octets) is None
 
 
 def _frames(octets: bytes) -> Iterator[Frame]:
@@ -166,7 +167,7 @@ def _frames(octets: bytes) -> Iterator[Frame]:
 
 
 def _frame_at(octets: bytes, at: int) -> Frame | None:
-    """The good DL/T 698.45 frame that starts here; its checksums tell it from DL/T 645 (oddity 21)."""
+    """The good DL/T 698.45 frame that starts here."""
     end = at + int.from_bytes(octets[at + 1 : at + 3], "little") + 2
     try:
         return parse_frame(octets[at:end]) if end <= len(octets) else None

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -102,18 +102,18 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             await task
 
 
-def metric(gateway: Gateway, name: str, **labels: str) -> float:
-    """A sample as Prometheus would read it; 0.0 where there is none."""
+def metric(gateway: Gateway, name: str, /, **labels: str) -> float:
+    """A sample as Prometheus would read it. Raises LookupError where there is none."""
     return sample(gateway.metrics.exposition().decode(), name, **labels)
 
 
-def sample(page: str, name: str, **labels: str) -> float:
-    """One sample of a Prometheus page whose labels include these; 0.0 where there is none."""
+def sample(page: str, name: str, /, **labels: str) -> float:
+    """One sample of a Prometheus page whose labels include these. Raises LookupError where there is none."""
     for line in page.splitlines():
         key, _, value = line.rpartition(" ")
         if key.partition("{")[0] == name and all(f'{label}="{text}"' in key for label, text in labels.items()):
             return float(value)
-    return 0.0
+    raise LookupError(f"{name} {labels}")
 
 
 class Node:
@@ -158,8 +158,10 @@ class Node:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
         async for line in process.stderr:
-            with suppress(ValueError):
+            try:
                 self.log.append(json.loads(line))
+            except ValueError:
+                self.log.append({"text": line.decode(errors="replace").rstrip()})
             self._changed.set()
         await process.wait()
         self._changed.set()
@@ -211,7 +213,7 @@ class Node:
         await writer.wait_closed()
         return int(head.split()[1]), body.decode()
 
-    async def metric(self, name: str, **labels: str) -> float:
+    async def metric(self, name: str, /, **labels: str) -> float:
         return sample((await self.get("/metrics"))[1], name, **labels)
 
 
@@ -280,6 +282,23 @@ class Consumer:
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def said(self, *statuses: str) -> None:
+        """Wait until the node has said just these, in this order."""
+        await self.until(lambda: self.statuses == list(statuses))
+
+    async def all_of(self, reports: list[TrueReport], seconds: float = 20.0) -> None:
+        """Wait until all that these reports said has come, and check that nothing false has."""
+        left = deque(reports)
+
+        def come() -> bool:
+            while left and not self.tally.judge([left[0]]).missing:
+                left.popleft()
+            return not left
+
+        await self.until(come, seconds)
+        verdict = self.tally.judge(reports)
+        assert (verdict.missing, verdict.false) == ([], [])
 
     def gaps(self, last: int) -> list[tuple[int, int]]:
         """Ranges of rows up to `last` that have not come."""
@@ -359,12 +378,18 @@ class Watched(Truth):
 
 
 async def fleet_through(
-    port: int, scenario: Scenario, *, truth: Truth | None = None, make: type[Fleet] = Fleet, **options: Any
+    port: int,
+    scenario: Scenario,
+    *,
+    truth: Truth | None = None,
+    make: type[Fleet] = Fleet,
+    stop: asyncio.Event | None = None,
+    **options: Any,
 ) -> tuple[Fleet, Summary]:
     """A fleet's whole life against a port."""
     fleet = make(Options(host=LOOPBACK, port=port, scenario=scenario, **options), truth=truth)
     async with asyncio.timeout(90):
-        return fleet, await fleet.run()
+        return fleet, await fleet.run(stop)
 
 
 class Peer:

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from messages import Format, Message, State, Up, decode, encode
-from protocols.dlt698 import Dlt698Machine, Options
+from protocols.dlt698 import Dlt698Machine
+from protocols.dlt698_options import Options
 from protocols.events import Answered, Deliver, Event, Moment, Request, Token
 from protocols.mapping import Mapper
 from protocols.times import Instants

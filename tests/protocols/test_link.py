@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.dlt698 import logical_of, terminal_of
+from protocols.addresses import logical_of, terminal_of
 from protocols.events import Answered, CloseWanted, Deliver, Identified, Moment, ProgrammingError, Violation
 from protocols.presence import TRANSITIONS, Presence, Trigger
 from wire698 import link, model

@@ -10,7 +10,7 @@ import pytest
 
 from messages import Up
 from protocols.events import Answered, Deliver, Identified, Machine, Moment, ProgrammingError, Request
-from protocols.registry import PROTOCOLS, Protocol
+from protocols.registry import PROTOCOLS, TerminalProtocol
 from wire698 import model
 from wire698.frame import build_frame
 
@@ -54,10 +54,10 @@ class Line:
     """A framer and a machine of one protocol."""
 
     def __init__(self, name: str) -> None:
-        self.protocol: Protocol = PROTOCOLS[name]
+        self.protocol: TerminalProtocol = PROTOCOLS[name]
         self.samples = SAMPLES[name]
         self.framer = self.protocol.framer(4096)
-        self.make = self.protocol.machines(self.protocol.options(), ZoneInfo("Asia/Shanghai"), 64)
+        self.make = self.protocol.dialogue(self.protocol.options(), ZoneInfo("Asia/Shanghai"), 64).machine
         self.machine: Machine = self.make(TERMINAL)
 
     def feed(self, octets: bytes, moment: Moment = START) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocols.events import Answered, Failure, Oddity, ProgrammingError, Request
+from protocols.events import Answered, Failure, Late, Oddity, ProgrammingError, Request
 from wire698 import link, model
 from wire698.access import (
     ActionRequestNormal,
@@ -222,7 +222,11 @@ def test_a_late_answer_changes_nothing() -> None:
     assert answers(pair.after(10).tick())
     events = pair.after(11).feed(get_response(1))
     assert not answers(events)
-    assert names(events, Oddity) == ["unmatched-answer"]
+    (late,) = (event for event in events if isinstance(event, Late))
+    assert late.request.attempts == 1
+    assert late.result.piid.number == 1
+    # It is told once: what comes again belongs to nothing.
+    assert names(pair.feed(get_response(1)), Oddity) == ["unmatched-answer"]
 
 
 # --- order and bound -----------------------------------------------------------------------------------------------
