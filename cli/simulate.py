@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from simulators.fleet import Fleet, Options, Summary
     from simulators.scenario import Scenario
+    from simulators.truth import TrueControl, TrueMessage, TrueSwitch
 
 HELP = "run simulated terminals against a master"
 
 DESCRIPTION = """\
 Simulated DL/T 698.45 terminals: they dial HOST:PORT, log in, send heartbeats, upload load curves and freezes,
-report events, answer requests, and repeat what is not acknowledged. A scenario file adds events and faults.
+report events, answer requests, obey load control, and repeat what is not acknowledged. A scenario file adds events,
+faults and quirks.
 Progress goes to stderr, the summary to stdout. Exit status 0: every report was acknowledged; 1: not; 2: bad usage."""
 
 EXAMPLE = """\
@@ -74,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--drain", type=_positive, default=10.0, metavar="S", help="wait so long for owed answers (10)")
     add("--truth", type=Path, metavar="FILE", help="write every report and acknowledgement as JSON lines")
+    add("--show", action="store_true", help="print what displays show and each relay that opens or closes")
     add("--json", action="store_true", help="print the summary as one JSON object")
     add("--quiet", action="store_true", help="no progress on stderr")
 
@@ -88,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
             file = None
             if args.truth is not None:
                 file = stack.enter_context(args.truth.open("w", encoding="utf-8"))
-            summary = _run(options, file, quiet=args.quiet)
+            show = (sys.stderr if args.json else sys.stdout) if args.show else None
+            summary = _run(options, file, quiet=args.quiet, show=show)
     except (ScenarioError, OSError) as error:
         print(f"loadgate simulate: {error}", file=sys.stderr)
         return 2
@@ -135,14 +140,15 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     return scenario
 
 
-def _run(options: Options, file: Any, *, quiet: bool) -> Summary:
+def _run(options: Options, file: Any, *, quiet: bool, show: TextIO | None) -> Summary:
     import uvloop
 
     from simulators.fleet import Fleet
     from simulators.truth import Truth
 
     async def main() -> Summary:
-        fleet = Fleet(options, truth=Truth(keep=False, file=file))
+        watch = None if show is None else functools.partial(_show, show)
+        fleet = Fleet(options, truth=Truth(keep=False, file=file, watch=watch))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -177,6 +183,22 @@ async def _progress(fleet: Fleet, clock: Callable[[], float]) -> None:
             print(file=sys.stderr)
 
 
+def _show(out: TextIO, seen: TrueControl | TrueSwitch | TrueMessage) -> None:
+    """A line for a relay that moved or words on a display, under the terminals' local time."""
+    from simulators.stamps import local
+    from simulators.truth import TrueMessage, TrueSwitch
+
+    if isinstance(seen, TrueSwitch):
+        moved = "opened" if seen.is_open else "closed"
+        what = f"relay {seen.relay} {moved} ({seen.cause}): {seen.before_kw:.2f} kW -> {seen.after_kw:.2f} kW"
+    elif isinstance(seen, TrueMessage):
+        number = "" if seen.number is None else f" {seen.number}"
+        what = f"display {seen.kind}{number}: {seen.text}"
+    else:
+        return
+    print(f"{local(seen.time / 1000):%Y-%m-%d %H:%M:%S}  {seen.terminal}  {what}", file=out, flush=True)
+
+
 def _print(summary: Summary, *, as_json: bool) -> None:
     import msgspec
 
@@ -190,5 +212,6 @@ def _print(summary: Summary, *, as_json: bool) -> None:
         f"reports {summary.reports}  acknowledged {summary.acknowledged}"
         f"  unacknowledged {summary.unacknowledged}  withheld {summary.withheld}"
         f"  retries {summary.retries}  rows {summary.rows}\n"
-        f"events {summary.events}  requests answered {summary.requests}  faults: {faults}"
+        f"events {summary.events}  requests answered {summary.requests}  controls {summary.controls}"
+        f" (refused {summary.refused_controls})  relays moved {summary.switches}  faults: {faults}"
     )

@@ -66,29 +66,30 @@ class ClockKeeper:
         terminal = session.machine.terminal
         if offset is None or abs(offset) < self._limits.from_s * _MS or session.link is None:
             return
-        if self._rests.get(terminal, 0.0) > moment.mono or self._quiet(session, moment.wall):
+        if self._rests.get(terminal, 0.0) > moment.mono or self._left(offset, session, moment.wall) <= 0:
             return
+        if not session.machine.ready or self._commands.jobs.busy(terminal):
+            return  # commands come first
         self._rests[terminal] = moment.mono + _REST_S
         request = Request(session.context.dialogue.clock_request(), context=self._read)
         session.context.dispatch(session, session.machine.submit(request, moment), moment)
         session.link.flush()
 
-    def _quiet(self, session: Session, wall: int) -> bool:
-        """Whether a full hour is near, by our clock or by the terminal's: freezes are made then."""
-        offset = session.machine.clock_offset_ms or 0
-        return any(self._near_hour(session, instant) for instant in (wall, wall + offset))
+    def _left(self, offset: int, session: Session, wall: int) -> float:
+        """Seconds for which no full hour is near, by our clock and by the terminal's: freezes are made then."""
+        return min(self._until_quiet(session, instant) for instant in (wall, wall + offset))
 
-    def _near_hour(self, session: Session, wall: int) -> bool:
+    def _until_quiet(self, session: Session, wall: int) -> float:
         at = datetime.fromtimestamp(wall / _MS, self._zone(session))
         past = at.minute * 60 + at.second
-        return min(past, _HOUR_S - past) < self._limits.quiet_s
+        return 0.0 if past < self._limits.quiet_s else _HOUR_S - past - self._limits.quiet_s
 
     def _read(self, session: Session, event: Answered, moment: Moment) -> None:
         """The terminal's clock has been read."""
         if isinstance(event.result, Failure):
             return
         offset = session.context.dialogue.clock_offset(event.result, moment.wall)
-        if offset is None or abs(offset) < self._limits.from_s * _MS or self._quiet(session, moment.wall):
+        if offset is None or abs(offset) < self._limits.from_s * _MS or self._left(offset, session, moment.wall) <= 0:
             return
         self._later(self._correct(session, offset, moment))
 
@@ -106,7 +107,7 @@ class ClockKeeper:
             id=f"clock-{terminal}-{moment.wall}",
             verb="set_clock",
             issued_by="gateway",
-            expires_at=moment.wall + _EXPIRY_MS,
+            expires_at=moment.wall + min(_EXPIRY_MS, int(self._left(offset, session, moment.wall) * _MS)),
         )
         try:
             plan = self._commands.plan_of(command, "config", terminal, moment.wall)

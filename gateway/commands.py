@@ -3,7 +3,8 @@
 Theory of operation. A job is a command at one terminal. Its stage is durable before the world can notice a difference:
 a control is `sending` in the ledger before its octets are out, so that after a crash it is never sent twice; a status
 and the Ack that tells it are one transaction. One terminal has one job under way; which goes next is decided when the
-one before is done: control before configuration before queries, then by priority, then by age.
+one before is done: control before configuration before queries, then by priority, then by age. A request is given to a
+machine only when it goes out at once: what waits in a machine could go out after its time.
 
     waiting --turn--> [guarding] --> sending --> sent --answer--> checking --> ended
        |                                 |                            |
@@ -12,17 +13,16 @@ one before is done: control before configuration before queries, then by priorit
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from gateway.clock import Clock
 from gateway.interlocks import Interlocks
-from gateway.jobs import CommandCounters, CommandLimits, Job
+from gateway.jobs import CommandCounters, CommandLimits, Job, Jobs
 from gateway.journal import Journal, JournalFull
 from gateway.ledger import Ledger, Record, history, insert, move, update
 from gateway.outlet import Outlet
@@ -34,6 +34,8 @@ from protocols.registry import Dialogue
 
 _RETRY_S: Final = 5.0
 """Wait before a pre-check that had no answer is made again."""
+_BUSY_S: Final = 0.2
+"""Wait before a machine that is busy with something of its own is asked again."""
 _UNREADABLE_S: Final = 3600.0
 """A control whose effect could not be read back for so long is given up."""
 
@@ -57,18 +59,14 @@ class Commands:
         self.interlocks = interlocks
         self._dialogue = dialogue
         self._quirks = quirks
-        self.jobs: dict[tuple[str, str], Job] = {}
+        self.jobs = Jobs()
         self._journal = journal
         self._outlet = outlet
         self._sessions = sessions
         self._clock = clock
         self.limits = limits
-        self._waiting: dict[str, list[tuple[int, int, int, Job]]] = {}
-        self._checks: dict[str, deque[Job]] = {}
-        self._active: dict[str, Job] = {}
-        self._expiries: list[tuple[int, int, Job]] = []
-        self._later: list[tuple[float, int, Job]] = []
-        self._count = itertools.count()
+        self._blocked: set[str] = set()
+        """Terminals on a link whose machine could not take a request when it was their turn."""
         self._untold: deque[Callable[[], None]] = deque()
 
     # --- taking on ----------------------------------------------------------------------------------------------
@@ -78,20 +76,29 @@ class Commands:
         moment = self._clock.moment()
         for record in await self.ledger.open():
             try:
-                plan = self.plan_of(record.command, record.command_class, record.terminal, record.accepted_at)
+                plan = self.plan_of(record.command, record.command_class, record.terminal, moment.wall)
             except Invalid as error:
-                self._enter(Job(record, _NO_PLAN))
-                self._tell(self.jobs[record.command.id, record.terminal], "rejected", error=_invalid(error))
+                self._unplanned(Job(record, _NO_PLAN), _invalid(error))
                 continue
             job = Job(record, plan)
             self._enter(job)
             if record.stage == "waiting" or (job.repeatable and record.stage in ("sending", "sent")):
-                self._queue(job)
-            elif record.stage in ("sending", "sent"):
+                self.jobs.wait(job)
+                continue
+            if record.stage in ("sending", "sent"):
                 self._tell(job, "unknown", error=_CRASHED)
-                self._check_or_end(job, moment)
-            else:
-                self._check_or_end(job, moment)
+            if job.phase != "ended":
+                self._check(job, moment)
+
+    def _unplanned(self, job: Job, error: AckError) -> None:
+        """A command of the ledger that cannot be planned any more (other settings, another version) is at its end."""
+        self._enter(job)
+        status: Status = "rejected"
+        if job.record.stage == "checking":
+            status = "not_effective"
+        elif job.record.stage != "waiting":
+            status = "timed_out" if job.repeatable else "unknown"
+        self._tell(job, status, error=error)
 
     def plan_of(self, command: Command, command_class: str, terminal: str, now: int) -> Plan:
         """What a command becomes at a terminal. Raises Invalid."""
@@ -104,17 +111,17 @@ class Commands:
 
     def room(self, terminal: str) -> bool:
         """Whether one more job may be taken on for a terminal."""
-        mine = len(self._waiting.get(terminal, ())) + len(self._checks.get(terminal, ())) + (terminal in self._active)
-        return mine < self.limits.max_per_terminal and len(self.jobs) < self.limits.max_open
+        return self.jobs.open_at(terminal) < self.limits.max_per_terminal and len(self.jobs) < self.limits.max_open
 
     def accept(self, record: Record, plan: Plan, stored: Callable[[], None]) -> None:
         """Take a command on: `accepted` is told, and `stored` called, once it is durable. Raises JournalFull."""
         job = Job(record, plan)
-        ack = self._ack(job, "accepted")
+        ack = job.told = self._ack(job, "accepted")
 
         def committed() -> None:
-            self._queue(job)
-            self.pump(job.terminal)
+            if job.phase != "ended":
+                self.jobs.wait(job)
+                self.pump(job.terminal)
             stored()
 
         self._outlet.store([ack], committed, lambda: insert(record, ack))
@@ -142,83 +149,64 @@ class Commands:
     def online(self, terminal: str) -> bool:
         """Whether a terminal is on a link."""
         session = self._sessions.get(terminal)
-        return session is not None and session.link is not None
+        return session is not None and session.link is not None and not session.link.closing
 
     def octets_of(self, plan: Plan, terminal: str) -> list[str]:
         """What would be sent, hexadecimal, an APDU each."""
         return self._dialogue_of(terminal).octets(plan)
 
     def _enter(self, job: Job) -> None:
-        self.jobs[job.command.id, job.terminal] = job
+        self.jobs.enter(job)
         self.counters.open = len(self.jobs)
-
-    def _queue(self, job: Job) -> None:
-        if job.phase == "ended":
-            return
-        job.phase = "waiting"
-        key = (job.plan.priority, -job.command.priority, next(self._count))
-        heapq.heappush(self._waiting.setdefault(job.terminal, []), (*key, job))
-        heapq.heappush(self._expiries, (job.command.expires_at, key[2], job))
 
     # --- whose turn it is ---------------------------------------------------------------------------------------
 
     def pump(self, terminal: str) -> None:
         """Start the next job of a terminal, if it is there and free."""
         session = self._sessions.get(terminal)
-        while session is not None and session.link is not None and terminal not in self._active:
-            job = self._next(terminal)
+        while session is not None and session.link is not None and self.jobs.idle(terminal):
+            if not _ready(session):
+                self._blocked.add(terminal)
+                return
+            moment = self._clock.moment()
+            job = self.jobs.next(terminal, moment.mono)
             if job is None:
                 return
-            self._begin(job, session, self._clock.moment())
-
-    def _next(self, terminal: str) -> Job | None:
-        """The job whose turn it is: a look at the effect of a control, else by class, priority, age."""
-        moment = self._clock.moment()
-        checks = self._checks.get(terminal)
-        if checks:
-            for job in checks:
-                if job.due <= moment.mono:
-                    checks.remove(job)
-                    return job
-        heap = self._waiting.get(terminal)
-        held: list[tuple[int, int, int, Job]] = []
-        found: Job | None = None
-        while heap and found is None:
-            entry = heapq.heappop(heap)
-            job = entry[3]
-            if job.phase != "waiting":
-                continue
-            if job.due > moment.mono:
-                held.append(entry)
-            else:
-                found = job
-        for entry in held:
-            heapq.heappush(self._waiting[terminal], entry)
-        if heap is not None and not heap:
-            del self._waiting[terminal]
-        return found
+            self._begin(job, session, moment)
 
     def _begin(self, job: Job, session: Session, moment: Moment) -> None:
         if job.phase == "checking":
-            self._active[job.terminal] = job
+            self.jobs.start(job)
             self._look(job, session, moment)
             return
-        if job.command.expires_at <= moment.wall:
-            self._tell(job, "expired", error=AckError(name="expired", text="its time ran out before it could be sent"))
+        if self._stopped(job, moment):
             return
-        if job.plan.control:
-            refused = self.interlocks.on_sending(job.command, job.terminal, moment.mono)
-            if refused is not None:
-                self._tell(job, "rejected", error=refused)
-                return
-        self._active[job.terminal] = job
+        self.jobs.start(job)
         if job.command.verb == "trip" and self.interlocks.limits.guarantee:
             job.phase = "guarding"
             self._submit(job, session, session.context.dialogue.guarantee_request(), None, 1, moment)
             return
-        self._go(job, session, moment)
+        self._go(job, moment)
 
-    def _go(self, job: Job, session: Session, moment: Moment) -> None:
+    def _stopped(self, job: Job, moment: Moment) -> bool:
+        """Whether a job may not go out, now that it could; it is told so."""
+        if job.command.expires_at <= moment.wall:
+            self._expire(job)
+            return True
+        refused = self.interlocks.on_sending(job.command, job.terminal, moment.mono) if job.plan.control else None
+        if refused is not None:
+            self._tell(job, "rejected", error=refused)
+        return refused is not None
+
+    def _expire(self, job: Job) -> None:
+        """Its time is over; a query that was sent before has had no answer in time."""
+        if job.record.attempts:
+            text = f"no answer on {job.record.attempts} connection(s) before its time ran out"
+            self._tell(job, "timed_out", error=AckError(name="expired", text=text))
+        else:
+            self._tell(job, "expired", error=AckError(name="expired", text="its time ran out before it could be sent"))
+
+    def _go(self, job: Job, moment: Moment) -> None:
         """Send the first step; what must not go out twice is durable as `sending` first."""
         job.phase = "running"
         job.step = 0
@@ -226,32 +214,55 @@ class Commands:
         if job.repeatable:
             self._write(job)
             return
-        if job.plan.control:
-            self.interlocks.sent(job.command, job.terminal, moment.mono)
+        self.interlocks.sent(job.command, job.terminal, moment.mono)
         job.record.stage = "sending"
-        self._durably(lambda: self._journal.append((), lambda: self._write(job), move(job.record)))
-        del session
+        statements = move(job.record)
+
+        def committed() -> None:
+            self._write(job)
+            self.pump(job.terminal)
+
+        self._durably(lambda: self._journal.append((), committed, statements))
 
     def _write(self, job: Job) -> None:
         """Give the present step to the machine, which writes it at once."""
-        session, moment = self._sessions.get(job.terminal), self._clock.moment()
-        if job.phase != "running" or self._active.get(job.terminal) is not job:
+        if job.phase != "running":
             return
-        if session is None or session.link is None:
-            if job.step == 0:
-                self._back(job, 0.0)
-            else:
-                self._broken(job, Failure("lost", "the connection was closed between two steps"), moment)
+        session, moment = self._sessions.get(job.terminal), self._clock.moment()
+        if session is None or not _ready(session):
+            self._unwritten(job, session, moment)
+            return
+        if job.step == 0 and not self._setting_out(job, moment):
             return
         step = job.plan.steps[job.step]
-        if job.step == 0:
-            job.record.attempts += 1
-            job.record.sent_at = moment.wall
-        retries = step.retries if job.repeatable else 0
-        self._submit(job, session, step.apdu, step.timeout_s, retries, moment)
-        if job.step == 0 and job.phase == "running":
-            job.record.stage = "sent"
+        self._submit(job, session, step.apdu, step.timeout_s, step.retries if job.repeatable else 0, moment)
+        if job.step == 0 and job.request is not None:
             self._tell(job, "sent")
+
+    def _setting_out(self, job: Job, moment: Moment) -> bool:
+        """Look at everything once more at the moment of sending; False: it is told why it does not go out."""
+        if self._stopped(job, moment):
+            return False
+        try:
+            job.plan = self.plan_of(job.command, job.record.command_class, job.terminal, moment.wall)
+        except Invalid as error:
+            self._tell(job, "rejected", error=_invalid(error))
+            return False
+        job.record.attempts += 1
+        job.record.sent_at = moment.wall
+        job.record.stage = "sent"
+        return True
+
+    def _unwritten(self, job: Job, session: Session | None, moment: Moment) -> None:
+        """The terminal cannot be asked at this moment."""
+        gone = session is None or session.link is None or session.link.closing
+        if job.step == 0:
+            self._back(job, 0.0 if gone else _BUSY_S, moment)
+        elif gone:
+            self._broken(job, Failure("lost", "the connection was closed between two steps"), moment)
+        else:
+            job.held = True
+            self.jobs.wake(job, moment.mono + _BUSY_S)
 
     def _submit(
         self, job: Job, session: Session, apdu: Any, timeout: float | None, retries: int | None, moment: Moment
@@ -262,16 +273,21 @@ class Commands:
         if session.link is not None:
             session.link.flush()
 
-    def _back(self, job: Job, wait: float) -> None:
-        """Nothing went out: wait for another turn."""
-        self._active.pop(job.terminal, None)
-        job.due = self._clock.moment().mono + wait
+    def _back(self, job: Job, wait: float, moment: Moment) -> None:
+        """Nothing went out, or what did may go out again: wait for another turn."""
+        self.jobs.free(job)
+        self.interlocks.withdrawn(job.command, job.terminal)
+        if job.command.expires_at <= moment.wall:
+            self._expire(job)
+            return
+        job.due = moment.mono + wait
         if job.record.stage != "waiting":
             job.record.stage = "waiting"
-            self._durably(lambda: self._journal.append((), None, move(job.record)))
-        self._queue(job)
+            statements = move(job.record)
+            self._durably(lambda: self._journal.append((), None, statements))
+        self.jobs.wait(job)
         if wait:
-            heapq.heappush(self._later, (job.due, next(self._count), job))
+            self.jobs.wake(job, job.due)
 
     # --- what machines say --------------------------------------------------------------------------------------
 
@@ -282,63 +298,55 @@ class Commands:
     def answered(self, session: Session, event: Answered, moment: Moment) -> None:
         """A request has come to its end."""
         job = event.request.context
-        if not isinstance(job, Job) or job.request is not event.request:
-            return
-        job.request = None
-        result = event.result
-        match job.phase:
-            case "guarding":
-                self._guarded(job, session, result, moment)
-            case "running" if isinstance(result, Failure):
-                self._broken(job, result, moment)
-            case "running":
-                self._stepped(job, session, result, moment)
-            case "checking":
-                self._looked(job, session, result, moment)
-        if job.terminal not in self._active:
-            self.pump(job.terminal)
+        if isinstance(job, Job) and job.request is event.request:
+            job.request = None
+            result = event.result
+            match job.phase:
+                case "guarding":
+                    self._guarded(job, session, result, moment)
+                case "running" if isinstance(result, Failure):
+                    self._broken(job, result, moment)
+                case "running":
+                    self._stepped(job, session, result, moment)
+                case "checking":
+                    self._looked(job, session, result, moment)
+        self.pump(session.machine.terminal)
 
     def late(self, session: Session, event: Late, moment: Moment) -> None:
-        """An answer after the final status: told, and nothing else."""
+        """An answer that nobody waits for any more: told, and nothing else."""
         job = event.request.context
-        if not isinstance(job, Job):
-            return
+        if not isinstance(job, Job) or all(step.apdu is not event.request.apdu for step in job.plan.steps):
+            return  # an answer to a question of the gateway's own is of no interest
         outcome = self._outcome(job, [*job.answers, event.result], session, moment)
-        ack = self._ack(
-            job, "late", error=outcome.error, result=outcome.result, latency=_latency(event.request, moment)
-        )
-        ack.final = False
+        latency = None if event.request.sent_at is None else moment.wall - event.request.sent_at
+        ack = self._ack(job, "late", error=outcome.error, result=outcome.result, latency=latency)
         self._durably(lambda: self._outlet.store([ack], None, lambda: [history(ack)]))
         self._counted("late")
 
     def _guarded(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
         """Whether power guarantee 保电 is in force at the terminal."""
         if isinstance(result, Failure) and result.name in ("lost", "timed_out", "busy"):
-            self._back(job, _RETRY_S)
+            self._back(job, 0.0 if result.name == "lost" else _RETRY_S, moment)
             return
         in_force = None if isinstance(result, Failure) else session.context.dialogue.guarantee_in_force(result)
         if in_force:
-            self._active.pop(job.terminal, None)
             text = "power guarantee is in force at the terminal"
             self._tell(job, "rejected", error=AckError(name="power_guarantee", text=text))
-            return
-        if job.command.expires_at <= moment.wall:
-            self._active.pop(job.terminal, None)
-            self._tell(job, "expired", error=AckError(name="expired", text="its time ran out before it could be sent"))
-            return
-        self._go(job, session, moment)
+        elif not self._stopped(job, moment):
+            self._go(job, moment)
 
     def _broken(self, job: Job, failure: Failure, moment: Moment) -> None:
         """A step had no answer that can be used."""
+        error = AckError(code=failure.code, name=failure.name, text=failure.text)
         if failure.name == "refused":
             self.interlocks.refused(job.command, job.terminal)
-            self._end(job, "failed", AckError(code=failure.code, name="refused", text=failure.text), moment)
-        elif job.repeatable and failure.name == "lost" and job.record.attempts < self.limits.query_attempts:
-            self._back(job, 0.0)
-        elif job.repeatable:
-            self._end(job, "timed_out", AckError(name=failure.name, text=failure.text), moment)
+            self._end(job, "failed", error, moment)
+        elif not job.repeatable:
+            self._end(job, "unknown", error, moment)
+        elif failure.name == "lost" and job.record.attempts < self.limits.query_attempts:
+            self._back(job, 0.0, moment)
         else:
-            self._end(job, "unknown", AckError(name=failure.name, text=failure.text), moment)
+            self._end(job, "timed_out", error, moment)
 
     def _stepped(self, job: Job, session: Session, apdu: Any, moment: Moment) -> None:
         job.answers.append(apdu)
@@ -361,40 +369,35 @@ class Commands:
         self, job: Job, status: Status, error: AckError | None, moment: Moment, outcome: Outcome | None = None
     ) -> None:
         """The steps are done, one way or another."""
-        self._active.pop(job.terminal, None)
-        readings = list(outcome.readings) if outcome is not None else []
+        self.jobs.free(job)
+        answered, sent_at = status in ("succeeded", "failed"), job.record.sent_at
+        latency = moment.wall - sent_at if answered and sent_at is not None else None
+        readings = outcome.readings if outcome is not None else []
         result = outcome.result if outcome is not None else None
-        if job.record.sent_at is None:
-            job.record.sent_at = moment.wall
-        latency = moment.wall - job.record.sent_at
         self._tell(job, status, error=error, result=result, latency=latency, readings=readings)
         if job.phase != "ended":
-            self._check_or_end(job, moment)
+            self._check(job, moment)
 
     # --- seeing the effect --------------------------------------------------------------------------------------
 
-    def _check_or_end(self, job: Job, moment: Moment) -> None:
+    def _check(self, job: Job, moment: Moment) -> None:
+        """Begin to look for the effect: when it is due, and at once where no answer came."""
         verification = job.plan.verification
-        if not job.verified or verification is None:
-            return
+        assert verification is not None
         job.phase = "checking"
         job.looks = []
-        job.due = moment.mono + (verification.after_s if job.record.status == "succeeded" else 0.0)
         job.deadline = None
-        job.until = job.due + verification.window_s + _UNREADABLE_S
-        self._look_later(job, job.due)
-
-    def _look_later(self, job: Job, due: float) -> None:
-        job.due = due
-        self._checks.setdefault(job.terminal, deque()).append(job)
-        heapq.heappush(self._later, (due, next(self._count), job))
+        job.effect_at = moment.mono + verification.after_s
+        job.until = job.effect_at + verification.window_s + _UNREADABLE_S
+        self.jobs.wake(job, job.until)
+        self.jobs.check(job, job.effect_at if job.record.status == "succeeded" else moment.mono)
 
     def _look(self, job: Job, session: Session, moment: Moment) -> None:
         """Read the next source of the effect."""
         verification = job.plan.verification
         assert verification is not None
         if job.deadline is None:
-            job.deadline = moment.mono + verification.window_s
+            job.deadline = max(moment.mono, job.effect_at) + verification.window_s
         self._submit(job, session, verification.steps[len(job.looks)], None, 1, moment)
 
     def _looked(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
@@ -402,75 +405,77 @@ class Commands:
         assert verification is not None
         assert job.deadline is not None
         if isinstance(result, Failure) and result.name == "lost":
-            self._active.pop(job.terminal, None)
+            self.jobs.free(job)
             job.looks, job.deadline = [], None
             if moment.mono >= job.until:
-                self._unreadable(job, {}, moment)
+                self._unreadable(job, {})
             else:
-                self._look_later(job, moment.mono)
+                self.jobs.check(job, moment.mono)
             return
         job.looks.append(None if isinstance(result, Failure) else result)
         shows, seen = verification.judge(job.looks)
-        if shows is None and len(job.looks) < len(verification.steps):
+        if shows is None and len(job.looks) < len(verification.steps) and _ready(session):
             self._look(job, session, moment)
             return
-        self._active.pop(job.terminal, None)
+        again = max(moment.mono + verification.every_s, job.effect_at)
+        self.jobs.free(job)
         if shows:
             self._tell(job, "verified", result=seen)
-        elif moment.mono + verification.every_s <= job.deadline:
+        elif again <= job.deadline:
             job.looks = []
-            self._look_later(job, moment.mono + verification.every_s)
+            self.jobs.check(job, again)
         elif shows is None:
-            self._unreadable(job, seen, moment)
+            self._unreadable(job, seen)
         else:
             text = f"the effect did not show within {verification.window_s:g} s"
             self._tell(job, "not_effective", error=AckError(name="not_effective", text=text), result=seen)
 
-    def _unreadable(self, job: Job, seen: dict[str, Any], moment: Moment) -> None:
-        del moment
+    def _unreadable(self, job: Job, seen: dict[str, Any]) -> None:
         error = AckError(name="unreadable", text="nothing that the terminal lets read tells whether it had an effect")
         self._tell(job, "not_effective", error=error, result=seen)
 
     # --- taking back, the kill switch ---------------------------------------------------------------------------
 
     def cancel(self, job: Job, issued_by: str) -> None:
-        """Take back a job that has not been sent; for another its status is told again."""
-        if job.phase in ("waiting", "guarding"):
-            if self._active.get(job.terminal) is job:
-                del self._active[job.terminal]
-            job.request = None
+        """Take back a job that has not been sent; for another its status is told again. Raises JournalFull."""
+        if job.revocable:
             self._tell(job, "cancelled", error=AckError(name="cancelled", text=f"taken back by {issued_by}"))
             self.pump(job.terminal)
         else:
             self.retell(job)
 
     def retell(self, job: Job) -> None:
-        """Tell the present status again; it is no new one."""
-        ack = self._ack(job, job.record.status)
-        self.counters.retold += 1
-        self._durably(lambda: self._outlet.store([ack], None))
+        """Tell the present status again; it is no new one. Raises JournalFull."""
+        self._again(job.told if job.told is not None else self._ack(job, job.record.status))
 
     def tell_again(self, ack: bytes) -> None:
-        """Tell the last status of a command that has ended; `ack` as the ledger has it."""
-        again = msgspec.json.decode(ack, type=Ack)
+        """Tell the last status of a command that has ended, `ack` as the ledger has it. Raises JournalFull."""
+        self._again(msgspec.json.decode(ack, type=Ack))
+
+    def _again(self, ack: Ack) -> None:
+        if self._untold:
+            raise JournalFull("queue")  # what is new comes first
+        self._outlet.store([msgspec.structs.replace(ack)], None)
         self.counters.retold += 1
-        self._durably(lambda: self._outlet.store([again], None))
 
     async def tell_all_again(self, command_id: str, terminal: str | None) -> None:
-        """Tell the last status of every terminal's part in a command that has ended."""
+        """Tell the last status of every terminal's part in a command that has ended. Raises JournalFull."""
         for ack in await self.ledger.ended(command_id, terminal):
             self.tell_again(ack)
 
     def switch(self, on: bool) -> None:
-        """Turn the kill switch; off also rejects the controls that wait."""
+        """Turn the kill switch; off also rejects the controls that have not been sent."""
         self.interlocks.control = on
         if on:
             return
-        for job in [job for job in self.jobs.values() if job.plan.control and job.phase in ("waiting", "guarding")]:
-            if self._active.get(job.terminal) is job:
-                del self._active[job.terminal]
-                job.request = None
-            self._tell(job, "rejected", error=self.interlocks.on_entry(job.command))
+        for job in self.jobs:
+            if job.plan.control and job.revocable:
+                self._tell(job, "rejected", error=self.interlocks.on_entry(job.command))
+                self.pump(job.terminal)
+
+    def settled(self, stored: Callable[[], None]) -> None:
+        """Call `stored` when everything that has been told so far is durable."""
+        self._durably(lambda: self._journal.append((), stored))
 
     # --- telling ------------------------------------------------------------------------------------------------
 
@@ -486,8 +491,9 @@ class Commands:
         moment = self._clock.moment()
         record = job.record
         session = self._sessions.get(record.terminal)
+        stamp = moment.wall.to_bytes(8) + record.attempts.to_bytes(4)
         return Ack(
-            id=message_id(record.terminal, record.command.id.encode(), status.encode(), moment.wall.to_bytes(8)),
+            id=message_id(record.terminal, record.command.id.encode(), status.encode(), stamp),
             terminal=record.terminal,
             channel=session.context.name if session is not None else "",
             received_at=moment.wall,
@@ -515,27 +521,34 @@ class Commands:
         """A new status: ledger, Ack and what was read, all at once."""
         record = job.record
         record.status = status
-        ack = self._ack(job, status, error=error, result=result, latency=latency)
+        ack = job.told = self._ack(job, status, error=error, result=result, latency=latency)
         if ack.final:
             job.phase = "ended"
+            job.request = None
             record.stage = "ended"
-            self.jobs.pop((job.command.id, job.terminal), None)
+            if not record.attempts:
+                self.interlocks.withdrawn(job.command, job.terminal)
+            self.interlocks.ended(job.command, job.terminal)
+            self.jobs.leave(job)
             self.counters.open = len(self.jobs)
         elif status in ("succeeded", "unknown"):
             record.stage = "checking"
         self._counted(status)
         messages: list[Up] = [*(readings or ()), ack]
-        self._durably(lambda: self._outlet.store(messages, None, lambda: update(record, ack)))
+        then = replace(record)  # as it is now, whenever the journal has room
+        self._durably(lambda: self._outlet.store(messages, None, lambda: update(then, ack)))
 
     def _durably(self, store: Callable[[], None]) -> None:
         """Store now or, when the journal has no room, as soon as it has, in order."""
-        if self._untold:
-            self._untold.append(store)
-            return
-        try:
-            store()
-        except JournalFull:
-            self._untold.append(store)
+        if not self._untold:
+            try:
+                store()
+            except JournalFull:
+                pass
+            else:
+                return
+        self._untold.append(store)
+        self.counters.untold = len(self._untold)
 
     def _counted(self, status: str) -> None:
         self.counters.statuses[status] = self.counters.statuses.get(status, 0) + 1
@@ -550,24 +563,27 @@ class Commands:
                 self._untold.popleft()
         except JournalFull:
             return
-        while self._expiries and self._expiries[0][0] <= moment.wall:
-            job = heapq.heappop(self._expiries)[2]
-            if job.phase == "waiting" and job.command.expires_at <= moment.wall:
-                text = "its time ran out before it could be sent"
-                self._tell(job, "expired", error=AckError(name="expired", text=text))
-        due: set[str] = set()
-        while self._later and self._later[0][0] <= moment.mono:
-            job = heapq.heappop(self._later)[2]
-            if job.phase == "checking" and moment.mono >= job.until and self._active.get(job.terminal) is not job:
-                self._checks.get(job.terminal, deque()).remove(job)
-                self._unreadable(job, {}, moment)
-            elif job.phase in ("waiting", "checking"):
-                due.add(job.terminal)
-        for terminal in due:
+        finally:
+            self.counters.untold = len(self._untold)
+        turns, self._blocked = self._blocked, set()
+        for job in self.jobs.expired(moment.wall):
+            if job.revocable:
+                self._expire(job)
+                turns.add(job.terminal)
+        for job in self.jobs.due(moment.mono):
+            if job.phase == "checking" and moment.mono >= job.until and job.request is None:
+                self._unreadable(job, {})
+            elif job.held:
+                job.held = False
+                self._write(job)
+            turns.add(job.terminal)
+        for terminal in turns:
             self.pump(terminal)
 
-    def __iter__(self) -> Iterator[Job]:
-        return iter(list(self.jobs.values()))
+
+def _ready(session: Session) -> bool:
+    """Whether what is submitted now is written at once."""
+    return session.link is not None and not session.link.closing and session.machine.ready
 
 
 _NO_PLAN: Final = Plan(verb="", command_class="query", steps=())
@@ -576,7 +592,3 @@ _CRASHED: Final = AckError(name="restarted", text="the gateway was restarted bef
 
 def _invalid(error: Invalid) -> AckError:
     return AckError(name=error.name, text=f"{error.field}: {error.text}")
-
-
-def _latency(request: Request, moment: Moment) -> int | None:
-    return moment.wall - request.sent_at if request.sent_at is not None else None

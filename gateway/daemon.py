@@ -224,6 +224,9 @@ class Gateway:
         finally:
             unwatch()
             self.started.clear()
+            for channel in self.channels:
+                # Also where it ends by an error: nobody may stay connected to a gateway that is no more.
+                await channel.close()
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Wait for the stop; an end of the journal's writer is raised."""

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 _SWITCH: Final = "commands.control"
 """Key of the kill switch in the journal's settings."""
 _CLOCKS_S: Final = 30.0
-_FORGET_S: Final = 600.0
+_FORGET_S: Final = 60.0
 _MS: Final = 1000
 
 
@@ -104,6 +104,7 @@ class CommandDesk:
             self.commands.late(session, event, moment)
         elif callable(event.request.context):
             event.request.context(session, event, moment)
+            self.commands.pump(session.machine.terminal)
         else:
             self.commands.answered(session, event, moment)
 
@@ -123,10 +124,10 @@ class CommandDesk:
             except JournalFull:
                 self._forget_at = moment.mono + _CLOCKS_S
 
-    def _switch(self, on: bool) -> None:
-        """Turn the kill switch, for good."""
-        self._journal.set_meta(_SWITCH, "on" if on else "off")
+    def _switch(self, on: bool, stored: Callable[[], None]) -> None:
+        """Turn the kill switch: at once, and for good when `stored` is called."""
         self.commands.switch(on)
+        self._journal.set_meta(_SWITCH, "on" if on else "off", stored)
         self.on_switched()
 
     def _broadcast(self, channel: str, command: Command) -> bool:

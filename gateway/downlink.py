@@ -25,6 +25,7 @@ from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 if TYPE_CHECKING:
     from random import Random
@@ -193,8 +194,11 @@ class Downlink:
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         refused = 0
+        # On MQTT 5 a retained message is told from one said now also while we are connected.
+        five = self._protocol == 5
+        options = SubscribeOptions(qos=1, retainAsPublished=True) if five else None
         for route in self.routes:
-            codes = await client.subscribe(route.topic_filter, qos=1)
+            codes = await client.subscribe(route.topic_filter, qos=0 if five else 1, options=options)
             for code in codes:
                 value = code.value if isinstance(code, ReasonCode) else int(code)
                 if value >= 0x80:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.downlink import Inbound, NotNow, Route
-from gateway.journal import JournalFull
+from gateway.journal import JournalClosed, JournalFull
 from gateway.ledger import Record, body_of
 from gateway.logs import get_logger
 from messages import (
@@ -22,6 +23,7 @@ from messages import (
     BadMessage,
     CancelRequest,
     Command,
+    CommandClass,
     ControlSwitch,
     Status,
     Topics,
@@ -34,13 +36,25 @@ from protocols.commands import Invalid
 log = get_logger(__name__)
 
 _LONGEST_ID: Final = 128
+_NO_ROOM: Final = (JournalFull, JournalClosed)
+_FULL: Final = "the journal has no room"
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A command as it came. `stored`: set, each, when a part of what was told of it is on the disk."""
+
+    command: Command
+    command_class: CommandClass
+    group: str | None
+    stored: list[asyncio.Event] = field(default_factory=list)
 
 
 class Intake:
     """Takes commands, cancellations and the kill switch from MQTT.
 
     `groups`: members of the named groups. `broadcast(channel, command)`: send it on a whole channel, False where that
-    cannot be. `switched(on)`: the kill switch was turned.
+    cannot be. `switched(on, stored)`: turn the kill switch, and call `stored` when that is on the disk.
     """
 
     def __init__(
@@ -50,7 +64,7 @@ class Intake:
         clock: Clock,
         groups: dict[str, tuple[str, ...]],
         broadcast: Callable[[str, Command], bool],
-        switched: Callable[[bool], None],
+        switched: Callable[[bool, Callable[[], None]], None],
     ) -> None:
         self._commands = commands
         self._topics = topics
@@ -76,7 +90,7 @@ class Intake:
         address = self._topics.parse(inbound.topic)
         assert address.terminal is not None
         assert address.command_class is not None
-        await self._take(inbound, address.command_class, [address.terminal], None)
+        await self._take(inbound, address.command_class, (address.terminal,), None)
 
     async def _on_group(self, inbound: Inbound) -> None:
         address = self._topics.parse(inbound.topic)
@@ -89,7 +103,7 @@ class Intake:
         if not members:
             log.warning("command to an unknown group", group=address.group, known=sorted(self._groups)[:20])
             return
-        await self._take(inbound, address.command_class, list(members), address.group)
+        await self._take(inbound, address.command_class, members, address.group)
 
     def _on_channel(self, inbound: Inbound, channel: str) -> None:
         """A broadcast on a channel: nobody answers, so nothing is told of it but in the log."""
@@ -104,8 +118,10 @@ class Intake:
             log.warning("bad command", topic=inbound.topic, error=str(error))
             return None
 
-    async def _take(self, inbound: Inbound, command_class: str, terminals: list[str], group: str | None) -> None:
-        now = self._clock.moment().wall
+    async def _take(
+        self, inbound: Inbound, command_class: CommandClass, terminals: tuple[str, ...], group: str | None
+    ) -> None:
+        """Take a command on for each terminal, then wait until all of it is on the disk."""
         try:
             command = decode(inbound.payload, Command)
         except BadMessage as error:
@@ -113,95 +129,83 @@ class Intake:
             log.warning("bad command", topic=inbound.topic, error=str(error), command=command_id)
             if not command_id or len(command_id) > _LONGEST_ID:
                 return
-            stand_in = Command(id=command_id, verb="?", issued_by="?", expires_at=now)
+            now = self._clock.moment().wall
+            order = _Order(Command(id=command_id, verb="?", issued_by="?", expires_at=now), command_class, group)
             for terminal in terminals:
-                await self._reject(stand_in, command_class, terminal, group, "bad_message", str(error), keep=False)
-            return
-        for terminal in terminals:
-            await self._take_one(command, command_class, terminal, group, retained=inbound.retained)
+                self._reject(order, terminal, "bad_message", str(error), keep=False)
+        else:
+            order = _Order(command, command_class, group)
+            for terminal in terminals:
+                await self._take_one(order, terminal, retained=inbound.retained)
+        for stored in order.stored:
+            await stored.wait()
 
-    async def _take_one(
-        self, command: Command, command_class: str, terminal: str, group: str | None, *, retained: bool
-    ) -> None:
+    async def _take_one(self, order: _Order, terminal: str, *, retained: bool) -> None:
+        command = order.command
         if retained:
             text = "a retained command would act again at every restart: publish it without the retain flag"
-            await self._reject(command, command_class, terminal, group, "retained", text, keep=False)
+            self._reject(order, terminal, "retained", text, keep=False)
             return
-        if await self._known(command, command_class, terminal, group):
+        if await self._known(order, terminal):
             return
         now = self._clock.moment().wall
-        if class_of_verb(command.verb) not in (None, command_class):
-            text = (
-                f"verb: {command.verb} is of class {class_of_verb(command.verb)}, the topic's class is {command_class}"
-            )
-            await self._reject(command, command_class, terminal, group, "wrong_class", text)
+        proper = class_of_verb(command.verb)
+        if proper not in (None, order.command_class):
+            text = f"verb: {command.verb} is of class {proper}, the topic's class is {order.command_class}"
+            self._reject(order, terminal, "wrong_class", text)
             return
         try:
-            plan = self._commands.plan_of(command, command_class, terminal, now)
+            plan = self._commands.plan_of(command, order.command_class, terminal, now)
         except Invalid as error:
-            await self._reject(command, command_class, terminal, group, error.name, f"{error.field}: {error.text}")
+            self._reject(order, terminal, error.name, f"{error.field}: {error.text}")
             return
         if command.expires_at <= now:
             text = f"expires_at is {now - command.expires_at} ms in the past"
-            await self._finish(command, command_class, terminal, group, "expired", AckError(name="expired", text=text))
+            self._finish(order, terminal, "expired", AckError(name="expired", text=text))
             return
-        if plan.control:
-            refused = self._commands.interlocks.on_entry(command)
-            if refused is not None:
-                await self._finish(command, command_class, terminal, group, "rejected", refused)
-                return
-        if plan.dry_run:
+        refused = self._commands.interlocks.on_entry(command) if plan.control else None
+        if refused is not None:
+            self._finish(order, terminal, "rejected", refused)
+        elif plan.dry_run:
             result = {"dry_run": True, "octets": self._commands.octets_of(plan, terminal)}
-            await self._finish(command, command_class, terminal, group, "succeeded", None, result)
-            return
-        if plan.if_offline == "reject" and not self._commands.online(terminal):
-            await self._reject(command, command_class, terminal, group, "offline", "the terminal is not connected")
-            return
-        if not self._commands.room(terminal):
-            await self._reject(command, command_class, terminal, group, "busy", "too many commands wait already")
-            return
-        record = Record(command, terminal, command_class, group, "waiting", "accepted", 0, now, None)
-        await self._stored(lambda stored: self._commands.accept(record, plan, stored))
-
-    async def _known(self, command: Command, command_class: str, terminal: str, group: str | None) -> bool:
-        """Whether this id was here before: the same command is told of again, another one is rejected."""
-        body = body_of(command)
-        job = self._commands.jobs.get((command.id, terminal))
-        if job is not None:
-            if body_of(job.command) == body:
-                self._commands.retell(job)
-                return True
+            self._finish(order, terminal, "succeeded", None, result)
+        elif plan.if_offline == "reject" and not self._commands.online(terminal):
+            self._reject(order, terminal, "offline", "the terminal is not connected")
+        elif not self._commands.room(terminal):
+            self._reject(order, terminal, "busy", "too many commands wait already")
         else:
-            found = await self._commands.ledger.find(command.id, terminal)
-            if found is None:
-                return False
-            if found[0] == body:
-                self._commands.tell_again(found[1])
-                return True
+            record = Record(command, terminal, order.command_class, order.group, "waiting", "accepted", 0, now, None)
+            self._store(order, lambda stored: self._commands.accept(record, plan, stored))
+
+    async def _known(self, order: _Order, terminal: str) -> bool:
+        """Whether this id was here before: the same command is told of again, another one is rejected."""
+        body = body_of(order.command)
+        job = self._commands.jobs.get(order.command.id, terminal)
+        try:
+            if job is not None:
+                if body_of(job.command) == body:
+                    self._commands.retell(job)
+                    return True
+            else:
+                found = await self._commands.ledger.find(order.command.id, terminal)
+                if found is None:
+                    return False
+                if found[0] == body:
+                    self._commands.tell_again(found[1])
+                    return True
+        except _NO_ROOM as full:
+            raise NotNow(_FULL) from full
         text = "this id was used for another command: give each command an id of its own"
-        await self._reject(command, command_class, terminal, group, "id_reused", text, keep=False)
+        self._reject(order, terminal, "id_reused", text, keep=False)
         return True
 
-    async def _reject(
-        self,
-        command: Command,
-        command_class: str,
-        terminal: str,
-        group: str | None,
-        name: str,
-        text: str,
-        *,
-        keep: bool = True,
-    ) -> None:
-        error = AckError(name=name, text=text)
-        await self._finish(command, command_class, terminal, group, "rejected", error, keep=keep)
+    def _reject(self, order: _Order, terminal: str, name: str, text: str, *, keep: bool = True) -> None:
+        self._finish(order, terminal, "rejected", AckError(name=name, text=text), keep=keep)
 
-    async def _finish(
+    def _finish(
         self,
-        command: Command,
-        command_class: str,
+        order: _Order,
         terminal: str,
-        group: str | None,
         status: Status,
         error: AckError | None,
         result: Any = None,
@@ -210,17 +214,17 @@ class Intake:
     ) -> None:
         """Tell a first and last status. Without `keep` the ledger is left as it is."""
         now = self._clock.moment().wall
-        record = Record(command, terminal, command_class, group, "ended", status, 0, now, None)
-        await self._stored(lambda stored: self._commands.refuse(record, status, error, result, stored, keep=keep))
+        record = Record(order.command, terminal, order.command_class, order.group, "ended", status, 0, now, None)
+        self._store(order, lambda stored: self._commands.refuse(record, status, error, result, stored, keep=keep))
 
-    async def _stored(self, store: Callable[[Callable[[], None]], None]) -> None:
-        """Store, and wait until it is on the disk. Raises NotNow where the journal has no room."""
+    def _store(self, order: _Order, store: Callable[[Callable[[], None]], None]) -> None:
+        """Store; the order's `stored` are set when it is on the disk. Raises NotNow where the journal has no room."""
         done = asyncio.Event()
         try:
             store(done.set)
-        except JournalFull as full:
-            raise NotNow("the journal has no room") from full
-        await done.wait()
+        except _NO_ROOM as full:
+            raise NotNow(_FULL) from full
+        order.stored.append(done)
 
     # --- cancellation, kill switch ------------------------------------------------------------------------------
 
@@ -234,14 +238,19 @@ class Intake:
             log.warning("retained cancel request is ignored", command=request.command_id)
             return
         only = None if request.terminal is msgspec.UNSET else request.terminal
-        found = 0
-        for job in self._commands:
-            if job.command.id == request.command_id and only in (None, job.terminal):
-                found += 1
-                self._commands.cancel(job, request.issued_by)
-        if not found:
-            log.warning("nothing to cancel", command=request.command_id, terminal=only, by=request.issued_by)
-            await self._commands.tell_all_again(request.command_id, only)
+        done, found = asyncio.Event(), 0
+        try:
+            for job in self._commands.jobs:
+                if job.command.id == request.command_id and only in (None, job.terminal):
+                    found += 1
+                    self._commands.cancel(job, request.issued_by)
+            if not found:
+                log.warning("nothing to cancel", command=request.command_id, terminal=only, by=request.issued_by)
+                await self._commands.tell_all_again(request.command_id, only)
+            self._commands.settled(done.set)
+        except _NO_ROOM as full:
+            raise NotNow(_FULL) from full
+        await done.wait()
 
     async def _on_switch(self, inbound: Inbound) -> None:
         try:
@@ -253,4 +262,6 @@ class Intake:
             log.warning("retained control switch is ignored", control=request.control)
             return
         log.warning("kill switch", control=request.control, by=request.issued_by, reason=request.reason)
-        self._switched(request.control == "on")
+        done = asyncio.Event()
+        self._switched(request.control == "on", done.set)
+        await done.wait()

@@ -33,6 +33,8 @@ class Interlocks:
         """The kill switch: False rejects all control."""
         self.tripped = tripped
         self._recent: deque[tuple[float, str]] = deque()
+        self._under_way: dict[tuple[str, str], bool] = {}
+        """Trips that go out, by (command id, terminal): whether the terminal was not tripped before."""
 
     def on_entry(self, command: Command) -> AckError | None:
         """Why a control may not even be accepted."""
@@ -69,14 +71,26 @@ class Interlocks:
         """A control goes out."""
         if command.verb == "trip":
             self._recent.append((mono, terminal))
+            self._under_way[command.id, terminal] = terminal not in self.tripped
             self.tripped.add(terminal)
 
+    def withdrawn(self, command: Command, terminal: str) -> None:
+        """It did not go out after all."""
+        if (command.id, terminal) in self._under_way:
+            self.refused(command, terminal)
+            latest = max(place for place, (_, name) in enumerate(self._recent) if name == terminal)
+            del self._recent[latest]
+
     def refused(self, command: Command, terminal: str) -> None:
-        """The terminal refused it."""
-        if command.verb == "trip":
+        """The terminal refused it: it is as it was before."""
+        if self._under_way.pop((command.id, terminal), False):
             self.tripped.discard(terminal)
 
     def succeeded(self, command: Command, terminal: str) -> None:
         """The terminal took it."""
         if command.verb == "close":
             self.tripped.discard(terminal)
+
+    def ended(self, command: Command, terminal: str) -> None:
+        """Its final status has been told."""
+        self._under_way.pop((command.id, terminal), None)

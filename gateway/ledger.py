@@ -111,10 +111,11 @@ def history(ack: Ack) -> Statement:
 
 def forget(before: int, most: int = 500) -> list[Statement]:
     """Let go of commands that ended before an instant (ms), a few at a time."""
-    old = "SELECT id, terminal FROM command WHERE final = 1 AND at < ? LIMIT ?"
+    # accepted_at never comes after `at`, and has the index.
+    old = "SELECT id, terminal FROM command WHERE final = 1 AND accepted_at < ? AND at < ? ORDER BY accepted_at LIMIT ?"
     return [
-        (f"DELETE FROM command_status WHERE (id, terminal) IN ({old})", (before, most)),  # noqa: S608
-        (f"DELETE FROM command WHERE (id, terminal) IN ({old})", (before, most)),  # noqa: S608
+        (f"DELETE FROM command_status WHERE (id, terminal) IN ({old})", (before, before, most)),  # noqa: S608
+        (f"DELETE FROM command WHERE (id, terminal) IN ({old})", (before, before, most)),  # noqa: S608
     ]
 
 
@@ -125,9 +126,10 @@ class Ledger:
         self._journal = journal
 
     async def open(self) -> list[Record]:
-        """Commands that are not at their end, the oldest first."""
+        """Commands that are not at their end, in the order in which they came."""
+        told = "SELECT min(seq) FROM command_status s WHERE s.id = command.id AND s.terminal = command.terminal"
         rows = await self._journal.query(
-            f"SELECT {_COLUMNS} FROM command WHERE final = 0 ORDER BY accepted_at, id LIMIT 10000000"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM command WHERE final = 0 ORDER BY ({told}) LIMIT 10000000"  # noqa: S608
         )
         return [_record(row) for row in rows]
 
@@ -147,10 +149,13 @@ class Ledger:
         return [row[0] for row in rows]
 
     async def tripped(self) -> set[str]:
-        """Terminals whose last trip or close that took effect was a trip."""
+        """Terminals that a trip may have reached, and no close that the terminal took since."""
         rows = await self._journal.query(
-            "SELECT terminal, verb, max(at) FROM command WHERE verb IN ('trip', 'close') "
-            "AND status IN ('succeeded', 'verified', 'not_effective', 'unknown') GROUP BY terminal LIMIT 10000000"
+            "SELECT terminal, verb, max(coalesce(sent_at, 9223372036854775807)) FROM command WHERE "
+            "verb = 'trip' AND (stage = 'sending' OR attempts > 0 AND "
+            "status IN ('sent', 'succeeded', 'verified', 'not_effective', 'unknown')) "
+            "OR verb = 'close' AND attempts > 0 AND status IN ('succeeded', 'verified') "
+            "GROUP BY terminal LIMIT 10000000"
         )
         return {terminal for terminal, verb, _ in rows if verb == "trip"}
 

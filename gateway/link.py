@@ -122,12 +122,13 @@ class ChannelContext:
                     self.counters.warn(event.name)
                 case Violation():
                     self.violation(event.reason, event.raw, session)
-                case Answered():
+                case Answered() | Late():
                     self.answered(session, event, moment)
                 case Identified():
                     if session.link is not None:
                         session.link.identified = True
                     log.info("identified", channel=self.name, terminal=event.terminal, login=event.login)
+                    self.arrived(session)
                 case CloseWanted():
                     if session.link is not None:
                         session.link.let_go(session, event.reason)

@@ -258,8 +258,7 @@ class Dlt698Machine:
         result = (0 if allowed else ILLEGAL_DEVICE) | (CLOCK_TRUSTED if trusted else 0)
         now = self._instants.date_time(moment.wall)
         response = link.LinkResponse(apdu.piid, result, apdu.time, now, now)
-        answer = build_frame(LINK_ANSWER, frame.address, self._client, model.build(response))
-        self._outgoing.append(answer)
+        self._outgoing.append(build_frame(LINK_ANSWER, frame.address, self._client, model.build(response)))
         if not allowed:
             events.append(CloseWanted("terminal is not allowed"))
             return
@@ -336,6 +335,11 @@ class Dlt698Machine:
     def clock_offset_ms(self) -> int | None:
         return self._offset
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request that is submitted now goes out at once."""
+        return self.attached and self._identified and self._exchange is None and not self._queue
+
     # --- reports ------------------------------------------------------------------------------------------------
 
     def _report(
@@ -391,9 +395,8 @@ class Dlt698Machine:
             return
         said = Said(self.terminal, logical, moment.wall)
         items: Any = apdu.follow
-        messages = (
-            self._mapper.of_records(items, said) if holds_records(items) else self._mapper.of_results(items, said)
-        )
+        mapped = self._mapper.of_records if holds_records(items) else self._mapper.of_results
+        messages = mapped(items, said)
         if messages:
             self._deliver(messages, Token(self.epoch, content), moment, events)
 
@@ -459,10 +462,8 @@ class Dlt698Machine:
         assert self._address is not None
         self._piid = self._piid + 1 & 0x3F
         self._exchange.request.sent_at = moment.wall
-        frame = self._exchange.start(
-            self._piid, self._address, self._client, moment.mono, self._options.fragment_octets
-        )
-        self._outgoing.append(frame)
+        size = self._options.fragment_octets
+        self._outgoing.append(self._exchange.start(self._piid, self._address, self._client, moment.mono, size))
 
     def _answer(self, apdu: ServerApdu, octets: bytes, frame: Frame, moment: Moment, events: list[Event]) -> None:
         if isinstance(apdu, link.ReleaseNotification):

@@ -144,6 +144,10 @@ class Machine(Protocol):
     def clock_offset_ms(self) -> int | None:
         """The terminal's clock minus ours at its last LINK-Request, ms; None while not known."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request that is submitted now goes out at once: the terminal has shown itself, nothing waits."""
+
     def attach(self, moment: Moment) -> list[Event]:
         """A link has taken this terminal; `epoch` goes up, and what an older link still says is void."""
 

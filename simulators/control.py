@@ -1,10 +1,10 @@
-"""What a terminal does about its relays 继电器: remote control, power guarantee, limits; and the events that tell of it.
+"""What a terminal does about its relays 继电器: remote control, power guarantee, limits, and the events of it.
 
-Theory of operation. Methods of objects change the state at once and are answered; what they do to the load follows by
-timers of simulated time, the earliest one CYCLE of a second later, so a reply always comes before its effect. Nothing
-runs while nothing is in force, but for a look at the calendar at midnight. A timer that fell due without power waits for
-it. A relay is open when any of these has it open: a remote trip, a limit, somebody at the premises; and none while a
-power guarantee 保电 is in force. Every change of that sum goes through `_settle`.
+Theory of operation. Methods of objects change the state at once and are answered; what they do to the load follows
+by timers of simulated time, the earliest after REACTION_S, so a reply always comes before its effect. Nothing runs
+while nothing is in force, but for a look at the calendar at midnight. A timer that fell due without power waits for it.
+A relay is open when any of these has it open: a remote trip, a limit, somebody at the premises; and none while a power
+guarantee 保电 is in force. Every change of that sum goes through `_settle`.
 
     remote trip: command -> (alarm delay) -> open -> (limit time, or method 130) -> closed
                  method 130 permit: the command ends at once, the customer closes the relay a little later

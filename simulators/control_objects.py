@@ -1,4 +1,4 @@
-"""Objects of remote control: 8000 遥控, 8001 保电, 8002 催费告警, 8003/8004 中文信息, F205 继电器输出 (control.md 1 to 4)."""
+"""Objects 8000 遥控, 8001 保电, 8002 催费告警, 8003 and 8004 中文信息, F205 继电器输出 (control.md 1 to 4)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from .shapes import (
     bits,
     element,
     enum,
-    octets,
     refusal,
     structure,
     text,

@@ -12,7 +12,8 @@ class Counters:
     withheld: reports that were not made because a terminal's queue was full (the record stays readable).
     stale_acks: acknowledgements that matched no report in flight. given_up: transfers of fragments that were.
     controls, refused_controls: methods carried out, and refused; switches: movements of relays; ignored: requests that
-    silent terminals did not answer. clock_offset_ms: the largest offset to the master's clock that a LINK-Response showed.
+    silent terminals did not answer. clock_offset_ms: the largest offset to the master's clock that a LINK-Response
+    showed.
     """
 
     connections: int = 0

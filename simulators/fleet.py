@@ -66,6 +66,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     withheld: int
     requests: int
+    controls: int
+    refused_controls: int
+    switches: int
     garbage: int
     clock_offset_ms: float
     faults: dict[str, int]
@@ -407,6 +410,9 @@ class Fleet:
             retries=counters.retries,
             withheld=counters.withheld,
             requests=counters.requests,
+            controls=counters.controls,
+            refused_controls=counters.refused_controls,
+            switches=counters.switches,
             garbage=counters.garbage,
             clock_offset_ms=round(counters.clock_offset_ms, 1),
             faults=dict(sorted(counters.faults.items())),

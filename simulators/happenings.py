@@ -1,4 +1,4 @@
-"""What a terminal's body did, as it is told to the outside: uploads, events, relays that moved, words on the display."""
+"""What a terminal's body did, as the outside hears of it: uploads, events, relays that moved, words on the display."""
 
 from __future__ import annotations
 

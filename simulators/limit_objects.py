@@ -53,8 +53,8 @@ LIMIT_OIS = frozenset({SAFETY, PERIODS, ALARM_TIMES, *SLUGS, *GROUPS})
 
 _PARAMETERS: dict[int, Shape] = {
     SAFETY: POWER,
-    PERIODS: Many(Kind(Tag.UNSIGNED), count=12),
-    ALARM_TIMES: Many(Kind(Tag.UNSIGNED), count=8),
+    PERIODS: Many(Kind(Tag.UNSIGNED), exactly=12),
+    ALARM_TIMES: Many(Kind(Tag.UNSIGNED), exactly=8),
 }
 _MEMBER: Shape = (Kind(Tag.TSA), up_to(Tag.ENUM, 1), up_to(Tag.ENUM, 1))
 _SCHEME: Shape = (GROUP, (BITS8, up_to(Tag.UNSIGNED, 2)))

@@ -99,7 +99,7 @@ def period_of(table: bytes, half_hour: int) -> int:
 
 
 def scaled(limit: int, percent: int) -> int:
-    """limit × (100 + percent) / 100."""
+    """A limit changed by a float coefficient 浮动系数."""
     return limit * (100 + percent) // 100
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from .curves import mix, share
 from .faults import LineFaults
-from .settings import EventPlan, EventSlug, PhaseName, TerminalSettings
+from .settings import EventPlan, EventSlug, PhaseName, RequestKind, TerminalSettings
 from .stamps import instant
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -114,6 +114,35 @@ class FaultEntry(_Part, frozen=True, kw_only=True):
     clock_drift_ppm: float | None = None
 
 
+class QuirkEntry(_Part, frozen=True, kw_only=True):
+    """What some terminals do otherwise than the rest; the keys are those of TerminalSettings, where they are explained.
+
+    `customer_closes_s` below 0: never. A later entry overrules an earlier one.
+    """
+
+    terminals: Which = "all"
+    silent: bool | None = None
+    answers_late_s: dict[RequestKind, FromZero] | None = None
+    relay_shares: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=8)] | None = None
+    round_bits_lsb_first: bool | None = None
+    control_bits_lsb_first: bool | None = None
+    relays_by_place: bool | None = None
+    relay_open_state: Literal[0, 1] | None = None
+    customer_closes_s: float | None = None
+    message_read_s: FromZero | None = None
+    restore: Literal["next_period", "staged"] | None = None
+    trip_ends_at_midnight: bool | None = None
+    purchase_price: Positive | None = None
+
+    def applied(self, settings: TerminalSettings) -> TerminalSettings:
+        """The settings with what this entry says."""
+        said = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        del said["terminals"]
+        if said.get("customer_closes_s", 0.0) < 0:
+            said["customer_closes_s"] = None
+        return msgspec.structs.replace(settings, **said)
+
+
 class Scenario(_Part, frozen=True, kw_only=True):
     """A whole scenario."""
 
@@ -124,6 +153,7 @@ class Scenario(_Part, frozen=True, kw_only=True):
     line: LineFaults = LineFaults()
     event: tuple[EventEntry, ...] = ()
     fault: tuple[FaultEntry, ...] = ()
+    quirk: tuple[QuirkEntry, ...] = ()
 
 
 def parse(text: str, source: str = "scenario") -> Scenario:
@@ -146,9 +176,10 @@ def check(scenario: Scenario, source: str = "scenario") -> None:
     fleet = scenario.fleet
     if not fleet.kinds or sum(fleet.kinds.values()) <= 0:
         raise ScenarioError(f"{source}: fleet.kinds names no kind with a share above 0")
-    entries: dict[str, tuple[EventEntry | FaultEntry, ...]] = {
+    entries: dict[str, tuple[EventEntry | FaultEntry | QuirkEntry, ...]] = {
         "event": scenario.event,
         "fault": scenario.fault,
+        "quirk": scenario.quirk,
     }
     for section, listed in entries.items():
         for number, entry in enumerate(listed, start=1):
@@ -157,6 +188,10 @@ def check(scenario: Scenario, source: str = "scenario") -> None:
                 raise ScenarioError(
                     f"{source}: {section} {number}: terminal {over[0]}, but the fleet has {fleet.terminals}"
                 )
+    for number, quirk in enumerate(scenario.quirk, start=1):
+        total = sum(quirk.relay_shares or (1.0,))
+        if not math.isclose(total, 1.0, abs_tol=1e-9):
+            raise ScenarioError(f"{source}: quirk {number}: relay_shares add up to {total:g}, not to 1")
     for number, event in enumerate(scenario.event, start=1):
         if event.meter > fleet.meters:
             raise ScenarioError(
@@ -246,6 +281,11 @@ def settings_of(
                 proxy_delay_s=fleet.proxy_delay_s,
             )
         )
+    for entry in scenario.quirk:
+        made = [
+            entry.applied(settings) if concerns(entry.terminals, number) else settings
+            for number, settings in enumerate(made, start=1)
+        ]
     return made
 
 

@@ -44,12 +44,12 @@ class TerminalSettings(msgspec.Struct, frozen=True, kw_only=True):
     Link: `frame_size`, `apdu_size` in octets; `big_answers` go as GET-Next blocks or as link fragments; `first_block`
     0 or 1; `event_form` 88 02, or 88 01 with an array or a structure; `protected` reports travel in SECURITY-Request;
     `connect_first` refuses services and reports nothing before CONNECT; `answer_delay_s`, `proxy_delay_s` before an
-    answer leaves, and for a kind of request `answers_late_s` more; `silent` logs in and sends heartbeats and reports, but
-    answers no request and does nothing that is asked.
-    Control: `relay_shares` part of the load behind each relay, together 1; `round_bits_lsb_first`: bitmaps of rounds, and
-    `control_bits_lsb_first`: those of periods, days and control types, begin with the least significant bit;
-    `relays_by_place`: relays of 8000 count by their place in the array; `relay_open_state`: the state of F205 that means
-    open; `customer_closes_s` after a permit (None: never); `message_read_s` until the customer reads a message;
+    answer leaves, and for a kind of request `answers_late_s` more; `silent` logs in, sends heartbeats and reports, but
+    answers no request and does nothing that it is asked.
+    Control: `relay_shares` part of the load behind each relay, together 1; `round_bits_lsb_first`: bitmaps of rounds,
+    and `control_bits_lsb_first`: those of periods, days and control types, begin with the least significant bit;
+    `relays_by_place`: relays of 8000 count by their place in the array; `relay_open_state`: the state of F205 that
+    means open; `customer_closes_s` after a permit (None: never); `message_read_s` until the customer reads a message;
     `restore` of limits; `trip_ends_at_midnight` drops remote trips; `purchase_price` yuan a kWh, where a fee is bought.
     """
 

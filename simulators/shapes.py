@@ -83,11 +83,11 @@ class Kind(NamedTuple):
 
 
 class Many(NamedTuple):
-    """An array of at most `most` members, or of exactly `count`."""
+    """An array of at most `most` members, or of `exactly` so many."""
 
     of: Shape
     most: int = 255
-    count: int | None = None
+    exactly: int | None = None
 
 
 Shape: TypeAlias = Kind | Many | tuple["Shape", ...]
@@ -121,7 +121,7 @@ def refusal(value: Data, shape: Shape) -> Dar:
         worst = _worst(refusal(item, shape.of) for item in value.value)
         if worst == WRONG_TYPE:
             return worst
-        return OUT_OF_RANGE if size > shape.most or shape.count not in (None, size) else worst
+        return OUT_OF_RANGE if size > shape.most or shape.exactly not in (None, size) else worst
     if value.tag != Tag.STRUCTURE or len(value.value) != len(shape):
         return WRONG_TYPE
     return _worst(refusal(item, part) for item, part in zip(value.value, shape, strict=True))

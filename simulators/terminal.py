@@ -28,7 +28,7 @@ from .outbox import EVENT, TASK, Outbox, Report
 from .records import SERIES, TASKS, Event, table_of
 from .settings import RequestKind, TerminalSettings
 from .stamps import Timebase, date_time, read_date_time
-from .truth import Truth, TrueMessage, TrueSwitch
+from .truth import TrueMessage, TrueSwitch, Truth
 from .uploads import true_rows, upload_apdu
 
 _LINK, _LINK_ANSWERS = DIR | LINK_FUNCTION, 0x03
@@ -352,13 +352,21 @@ class Terminal:
             return
         if isinstance(happening, Switched):
             self._counters.switches += 1
-            at, *what, before, after = happening
-            kilowatts = round(before, 4), round(after, 4)
-            self._truth.switched(TrueSwitch(self.settings.address, round(at * 1000), *what, *kilowatts))
+            self._truth.switched(
+                TrueSwitch(
+                    self.settings.address,
+                    round(happening.at * 1000),
+                    happening.relay,
+                    happening.is_open,
+                    happening.cause,
+                    round(happening.before_kw, 4),
+                    round(happening.after_kw, 4),
+                )
+            )
             return
         if isinstance(happening, Shown):
-            at, *words = happening
-            self._truth.shown(TrueMessage(self.settings.address, round(at * 1000), *words))
+            at, kind, number, words = happening
+            self._truth.shown(TrueMessage(self.settings.address, round(at * 1000), kind, number, words))
             return
         if happening.transition == "raised":
             self._counters.events += 1

@@ -161,7 +161,7 @@ class Truth:
     ) -> None:
         """A method was carried out, or refused."""
         self.executed += 1
-        entry = TrueControl(self.executed, terminal, at, time, omd, piid, dar, round(power_kw, 4), answered)
+        entry = TrueControl(self.executed, terminal, at, time, omd, int(piid), int(dar), round(power_kw, 4), answered)
         self._tell("control", entry, self.controls)
 
     def switched(self, entry: TrueSwitch) -> None:

@@ -63,7 +63,7 @@ def test_wrong_settings_are_2_and_all_are_told(tmp_path: Path) -> None:
 def test_wrong_values_of_the_command_line_are_2() -> None:
     assert "channels" in refused(2, "--listen", "everywhere")
     assert "[mqtt] url" in refused(2, "--mqtt", "broker:1883")
-    assert "unrecognized arguments" in refused(2, "--liste", "x:1")
+    assert "unrecognized arguments" in refused(2, "--lisen", "x:1")
 
 
 def test_a_missing_or_broken_file_is_2(tmp_path: Path) -> None:

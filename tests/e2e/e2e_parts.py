@@ -16,6 +16,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from cli.tally import Tally
 from gateway.clock import Clock
@@ -230,7 +232,8 @@ def free_port() -> int:
 class Consumer:
     """Reads everything below the prefix, over connections that break; asks for gaps as the contract says."""
 
-    def __init__(self, broker: Mosquitto, node: str = "n1") -> None:
+    def __init__(self, broker: Mosquitto, node: str = "n1", *, lasting: bool = False) -> None:
+        """`lasting`: the broker keeps the subscription, and what comes, while this consumer is away."""
         self.tally = Tally()
         self.messages: list[Message] = []
         self.seqs: dict[int, str] = {}
@@ -242,6 +245,7 @@ class Consumer:
         self.ready = asyncio.Event()
         self._broker = broker
         self._node = node
+        self._lasting = lasting
         self._topics = Topics()
         self._changed = asyncio.Event()
         self._client: aiomqtt.Client | None = None
@@ -250,9 +254,7 @@ class Consumer:
         """Read until cancelled."""
         while True:
             with suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client(
-                    self._broker.host, self._broker.port, protocol=aiomqtt.ProtocolVersion.V5
-                ) as client:
+                async with self._connection() as client:
                     await client.subscribe(f"{self._topics.prefix}/#", qos=1)
                     self._client = client
                     self.ready.set()
@@ -260,6 +262,18 @@ class Consumer:
                         self._take(received)
             self.ready.clear()
             await asyncio.sleep(0.02)  # nobody tells that a broker is back
+
+    def _connection(self) -> aiomqtt.Client:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 3600 if self._lasting else 0
+        return aiomqtt.Client(
+            self._broker.host,
+            self._broker.port,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            identifier="consumer" if self._lasting else None,
+            clean_start=not self._lasting,
+            properties=properties,
+        )
 
     def _take(self, received: aiomqtt.Message) -> None:
         kind = self._topics.parse(received.topic.value).message
@@ -339,9 +353,9 @@ class Consumer:
 
 
 @asynccontextmanager
-async def consuming(broker: Mosquitto, node: str = "n1") -> AsyncIterator[Consumer]:
+async def consuming(broker: Mosquitto, node: str = "n1", *, lasting: bool = False) -> AsyncIterator[Consumer]:
     """A consumer that is subscribed already."""
-    consumer = Consumer(broker, node)
+    consumer = Consumer(broker, node, lasting=lasting)
     task = asyncio.create_task(consumer.run())
     try:
         async with asyncio.timeout(10):

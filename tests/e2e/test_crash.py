@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from messages import Reading
@@ -48,9 +52,13 @@ async def filled(consumer: Consumer, node: Node, truth: Watched) -> None:
     """Wait until all that was acknowledged has come; ask for gaps as a consumer must."""
     last = int(await node.metric("loadgate_journal_rows_total"))
     assert last >= truth.made
-    for first, end in consumer.gaps(last):
-        await consumer.ask(first, end)
-    await consumer.until(lambda: not consumer.gaps(last))
+    async with asyncio.timeout(20):
+        while consumer.gaps(last):
+            # A request is lost where the gateway has not subscribed yet at a broker that is new; so it is repeated.
+            for first, end in consumer.gaps(last):
+                await consumer.ask(first, end)
+            with suppress(TimeoutError):
+                await consumer.until(lambda: not consumer.gaps(last), 1.0)
     assert truth.unacknowledged == 0
     await consumer.all_of(truth.reports)
     assert consumer.doubled() == []
@@ -107,6 +115,38 @@ async def test_the_broker_is_killed_under_load(broker: Mosquitto, make_node: Cal
         assert summary.retries == 0
         assert await node.metric("loadgate_uplink_reconnects_total") >= 2
         await filled(consumer, node, truth)
+
+
+async def test_the_broker_dies_with_what_it_had_not_acknowledged(
+    make_broker: Callable[[str], Mosquitto], make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    """Frozen first, so that rows are sent and get no PUBACK; then killed. They are sent again without a request."""
+    broker = make_broker(
+        f"persistence true\npersistence_location {tmp_path}/\nautosave_on_changes true\nautosave_interval 1"
+    )
+    node = make_node(url=broker.url)
+    truth, stop = Watched(), asyncio.Event()
+    await node.start()
+    async with consuming(broker, lasting=True) as consumer, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(
+            fleet_through(node.port, scenario(), truth=truth, rate=RATE, duration_s=60.0, drain_s=30.0, stop=stop)
+        )
+        for _ in range(2):
+            await truth.more(100)
+            await consumer.all_of([report for report in truth.reports if report.acknowledged is not None])
+            os.kill(broker.pid, signal.SIGSTOP)
+            await truth.more(200)
+            assert await node.metric("loadgate_uplink_in_flight") > 0
+            broker.stop(kill=True)
+            broker.start()
+            async with asyncio.timeout(10):
+                await consumer.ready.wait()
+        await truth.more(50)
+        stop.set()
+        await running
+        await consumer.all_of(truth.reports)
+        assert consumer.doubled() == []
+        assert await node.metric("loadgate_uplink_replayed_total") == 0
 
 
 async def test_the_broker_is_absent_from_the_start(broker: Mosquitto, make_node: Callable[..., Node]) -> None:

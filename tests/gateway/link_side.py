@@ -11,7 +11,7 @@ from gateway.link import ChannelContext, Link
 from gateway.sessions import Session, Sessions
 from messages import Raw, State, Up
 from protocols.dlt698_options import Options
-from protocols.events import Answered, Moment
+from protocols.events import Moment
 from protocols.registry import PROTOCOLS
 from wire698 import model
 from wire698.frame import Address, Frame, Framer, build_frame
@@ -110,7 +110,7 @@ class Bench:
         self.shelf = Shelf()
         self.sessions = Sessions(limit)
         self.flushing: set[Link] = set()
-        self.answered: list[tuple[Session, Answered]] = []
+        self.answered: list[tuple[Session, Any]] = []
         protocol = PROTOCOLS["dlt698.45"]
         self.context = ChannelContext(
             name="tcp",
@@ -129,7 +129,7 @@ class Bench:
         )
         self._made = 0
 
-    def _answered(self, session: Session, event: Answered, moment: Moment) -> None:
+    def _answered(self, session: Session, event: Any, moment: Moment) -> None:
         del moment
         self.answered.append((session, event))
 

@@ -83,7 +83,13 @@ def test_get_normal(bench: Any) -> None:
     ("oad", "dar"),
     [
         (0x99990200, 4),
-        (0x80000200, 4),
+        (0x80000600, 6),
+        (0x80030700, 6),
+        (0x81030900, 6),
+        (0x81090200, 4),
+        (0x23090200, 4),
+        (0x23011300, 6),
+        (0xF2050205, 6),
         (0x40001F00, 6),
         (0x43001E00, 6),
         (0x45001E00, 6),
@@ -281,7 +287,10 @@ def test_action(bench: Any) -> None:
         return int(one(bench, access.ActionRequestNormal(piid=P, omd=Omd(omd), param=param)).dar)
 
     assert act(0x40007F00, Data(Tag.DATE_TIME_S, date_time_s(int(START)))) == 0
-    assert act(0x80008100) == 4
+    assert act(0x80008100) == 7
+    assert act(0x80000200) == act(0x81037E00) == 6
+    assert act(0x81067F00) == 7
+    assert act(0x81060600) == act(0x81090600) == 4
     assert act(0x40000900) == 6
     stop = Data(Tag.STRUCTURE, (Data(Tag.UNSIGNED, 1), Data(Tag.ENUM, 2)))
     assert act(0x60128200, stop) == 0
@@ -303,7 +312,7 @@ def test_action(bench: Any) -> None:
 def test_action_lists(bench: Any) -> None:
     items = (access.ActionItem(omd=Omd(0x80008100), param=NULL),)
     (result,) = one(bench, access.ActionRequestNormalList(piid=P, actions=items)).results
-    assert (result.dar, result.data) == (4, None)
+    assert (result.dar, result.data) == (7, None)
     both = (access.ActionThenGet(omd=Omd(0x80008100), param=NULL, get=Oad(0x40010200), delay=0),)
     (done,) = one(bench, access.ActionThenGetRequest(piid=P, actions=both)).results
     assert done.get.data.tag == Tag.OCTET_STRING

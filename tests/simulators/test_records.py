@@ -195,9 +195,6 @@ def test_event_records_have_the_base_columns_and_what_their_kind_adds() -> None:
     loss = log.record("voltage_loss", START, tsa=b"\x05123456", meter="x", phase=1)
     assert (loss.table, loss.number) == (Oad(0x30000700), 1)
     assert loss.structure().value[3] == Data(Tag.TSA, b"\x05123456")
-    trip = log.record("remote_trip", START)
-    assert trip.structure().value[3] == Data(Tag.OAD, Oad(0xF2050201))
-    assert len(trip.structure().value[5].value) == 8
     for _ in range(3):
         log.record("power_off", START)
     assert [event.number for event in log.tables[Oad(0x31060200)]] == [3, 4]

@@ -29,6 +29,12 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "config" / "scenarios").glob("*.t
         ("[fleet]\nkinds = {castle = 1.0}", "castle"),
         ("[tasks]\nminute_s = 0.5", ">= 1"),
         ("[time]\nspeed = 0", "> 0"),
+        ("[[quirk]]\nterminals = [21]\nsilent = true", "quirk 1: terminal 21"),
+        ("[[quirk]]\nrelay_shares = [0.5, 0.4]", "quirk 1: relay_shares add up to 0.9"),
+        ("[[quirk]]\nrelay_shares = []", "length >= 1"),
+        ("[[quirk]]\nrelay_open_state = 2", "relay_open_state"),
+        ("[[quirk]]\nanswers_late_s = { report = 1.0 }", "report"),
+        ("[[quirk]]\nloud = true", "unknown field `loud`"),
         ("seed = ", "seed|value|Invalid"),
     ],
 )
@@ -76,6 +82,31 @@ def test_events_reach_only_the_terminals_that_they_name() -> None:
         ["voltage_loss"],
         ["power_off", "voltage_loss"],
     ]
+
+
+def test_quirks_are_of_the_terminals_that_they_name_and_the_last_word_counts() -> None:
+    made = settings_of(
+        parse(
+            """
+            [fleet]
+            terminals = 3
+            [[quirk]]
+            customer_closes_s = -1
+            relay_shares = [0.5, 0.5]
+            [[quirk]]
+            terminals = [2]
+            silent = true
+            round_bits_lsb_first = true
+            customer_closes_s = 5
+            answers_late_s = { action = 2.5 }
+            """
+        )
+    )
+    assert [s.silent for s in made] == [False, True, False]
+    assert [s.round_bits_lsb_first for s in made] == [False, True, False]
+    assert [s.customer_closes_s for s in made] == [None, 5.0, None]
+    assert made[1].answers_late_s == {"action": 2.5}
+    assert {s.relay_shares for s in made} == {(0.5, 0.5)}
 
 
 def test_a_rate_becomes_a_period_spread_over_the_fleet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import simulate
+from simulators.truth import TrueControl, TrueMessage
 
 COMMAND = """
 import argparse, sys
@@ -90,6 +92,56 @@ def test_a_run_that_is_complete_ends_with_0_and_one_json_object(port: str, tmp_p
     assert (summary["acknowledged"], summary["unacknowledged"]) == (10, 0)
     lines = [json.loads(line) for line in truth.read_text().splitlines()]
     assert len([line for line in lines if "acknowledged" in line]) == 10
+
+
+SHOWN = """
+[fleet]
+terminals = 2
+protected = 0.0
+array_events = 0.0
+structure_events = 0.0
+frame_size = 4096
+[time]
+start = 2026-03-02T10:00:00
+speed = 60
+[[event]]
+kind = "remote_trip"
+at_s = 60
+duration_s = 60
+terminals = [2]
+[[quirk]]
+relay_shares = [0.5, 0.5]
+answers_late_s = { action = 1.0 }
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_show_prints_each_relay_that_moves(port: str, tmp_path: Path, form: str) -> None:
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(SHOWN)
+    json_too = ["--json"] if form == "json" else []
+    done = run("--connect", f"127.0.0.1:{port}", "--scenario", str(scenario), "--duration", "3", "--show", *json_too)
+    assert done.returncode == 0
+    shown = done.stderr if form == "json" else done.stdout
+    lines = [line for line in shown.splitlines() if "relay 1" in line]
+    opened, closed = lines
+    assert opened.startswith("2026-03-02 10:01:00  100000000002  relay 1 opened (local): ")
+    assert closed.startswith("2026-03-02 10:02:00  100000000002  relay 1 closed (local): ")
+    before, after = (float(part.split()[0]) for part in opened.split(": ")[1].split("-> "))
+    assert after == pytest.approx(before / 2, abs=0.01)
+    if form == "json":
+        assert json.loads(done.stdout)["switches"] == 2
+
+
+def test_a_message_is_shown_as_the_display_has_it() -> None:
+    out = io.StringIO()
+    simulate._show(out, TrueMessage("100000000001", 1772409600000, "important", 3, "明天停电"))
+    simulate._show(out, TrueMessage("100000000001", 1772409600000, "arrears", None, "欠费"))
+    simulate._show(out, TrueControl(1, "100000000001", 0.0, 0, "80008100", 6, 0, 1.0))
+    assert out.getvalue().splitlines() == [
+        "2026-03-02 08:00:00  100000000001  display important 3: 明天停电",
+        "2026-03-02 08:00:00  100000000001  display arrears: 欠费",
+    ]
 
 
 def test_a_run_that_is_not_complete_ends_with_1(port: str) -> None:

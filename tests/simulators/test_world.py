@@ -128,6 +128,26 @@ def test_demand_is_the_largest_quarter_hour_and_starts_anew_each_month() -> None
     assert meter.read(april + 1000).demand[0][0] < value
 
 
+def test_all_relays_open_leave_nothing_and_averages_remember_it() -> None:
+    meter = Meter("1", "factory", 4, MONDAY)
+    premises = Premises([meter])
+    at = MONDAY + 36000
+    assert premises.kilowatts(at) == pytest.approx(meter.kilowatts(at) * meter.curve.ct)
+    whole, vars_ = meter.average(at, 600)
+    assert whole == pytest.approx(sum(meter.kilowatts(at - 30 - 60 * n) for n in range(10)) / 10)
+    assert 0 < vars_ < whole
+    for relay in (2, 1, 4, 3):
+        premises.switch(at, relay, is_open=True)
+    assert meter.kilowatts(at) == meter.kilovars(at) == 0.0
+    before = meter.read(at)
+    assert meter.read(at + 1800).energy_import == before.energy_import
+    # Half of the last ten minutes without load.
+    assert meter.average(at + 300, 600)[0] == pytest.approx(whole / 2, rel=0.1)
+    for relay in (2, 1, 4, 3):
+        premises.switch(at + 1800, relay, is_open=False)
+    assert meter.kilowatts(at + 1800) > 0.5 * whole
+
+
 def test_events_and_relays_take_load_off() -> None:
     meter = Meter("1", "factory", 4, MONDAY)
     premises = Premises([meter], (0.4, 0.3))
@@ -138,6 +158,7 @@ def test_events_and_relays_take_load_off() -> None:
     premises.switch(at, 2, is_open=True)
     assert meter.kilowatts(at) == pytest.approx(0.3 * whole)
     assert premises.open_relays == {1, 2}
+    assert premises.relays == 2
     premises.switch(at, 1, is_open=False)
     premises.switch(at, 2, is_open=False)
     meter.break_phase(at, 1, 0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,8 @@ from command_side import INSTANTS, NOW, command, hex_of, planned, refused
 
 from messages import VERBS
 from protocols.commands import Invalid, Limits, Quirks, plan
+from wire698.notation import Octets, parse_all
+from wire698.values import Piid
 
 PURCHASE = {
     "group": 1,
@@ -322,3 +325,26 @@ def test_only_known_reading_where_the_settings_say_so() -> None:
         == "unsupported"
     )
     assert planned("transparent", {"port": "rs485-1", "frame": "01 03 00 00 00 02 C4 0B"}).steps[0].retries == 0
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        "07 01 00 80 04 80 00 11 01 00",
+        "06 01 00 81 00 02 00 14 00 00 00 00 00 12 63 08 00",
+        "07 01 00 43 00 01 00 00 00",
+        "02 00 00 10 FFFFFFFFFFFFFFFF FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF 0400 0400 01 0400 00000064 00 00",
+    ],
+)
+def test_what_controls_nothing_is_sent_as_it_stands(octets: str) -> None:
+    (step,) = planned("apdu", {"hex": octets}).steps
+    assert hex_of(step.apdu) == bytes.fromhex(octets).hex(" ").upper()
+
+
+def test_bare_parameters_take_an_invoke_number_like_any_request() -> None:
+    args = {"level": "normal", "number": 3, "text": "A"}
+    (step,) = planned("message", args, quirks=Quirks(structured_parameters=False)).steps
+    numbered = dataclasses.replace(step.apdu, piid=Piid(5))  # type: ignore[type-var]
+    assert hex_of(numbered).startswith("07 01 05 80 03 7F 00 11 03 ")
+    stream = Octets(bytes.fromhex(hex_of(numbered))[2:])
+    assert parse_all(type(numbered).WIRE, stream) == numbered

@@ -33,7 +33,7 @@ from wire698.access import GetResponseNormal, GetResponseNormalList
 from wire698.data import DATA
 from wire698.errors import WireError
 from wire698.notation import build_all
-from wire698.pieces import ResultNormal
+from wire698.pieces import Apdu, ResultNormal
 from wire698.rows import Row
 from wire698.values import BitString, Dar, Data, Oad, Piid, Tag
 
@@ -79,8 +79,8 @@ _leaves = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
         ["voltage", "40010200", "day_freeze", "tasks.records", "08:00", "24:00", "2025-11-24T10:30:00", "rs485-1",
-         "plc-1", "123456789012", "period", "append", "energy", "normal", "permit", "120.5", "68", "0501014001020000", "mon",
-         "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "long64", "array", "RSD", "2400-8E1", "15 min"]
+         "plc-1", "123456789012", "period", "append", "energy", "normal", "permit", "120.5", "68", "0501014001020000",
+         "mon", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "long64", "array", "RSD", "2400-8E1", "1 h"]
     ),
 )  # fmt: skip
 _values = st.recursive(
@@ -278,7 +278,7 @@ def test_an_outcome_of_any_answer(entry: dict[str, Any], answers: list[Any]) -> 
 def test_an_outcome_of_changed_answers(data: st.DataObject) -> None:
     """Answers with one octet changed, as far as they still decode."""
     entry = data.draw(st.sampled_from(ENTRIES))
-    answers = []
+    answers: list[Apdu | None] = []
     for answer in entry["answers"]:
         octets_ = bytearray(bytes.fromhex(answer))
         octets_[data.draw(st.integers(2, len(octets_) - 1))] = data.draw(st.integers(0, 255))

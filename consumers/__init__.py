@@ -1,0 +1,1 @@
+"""What reads the gateway's messages and acts on them. Consumers know `messages` and nothing else of this project."""
