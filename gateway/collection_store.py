@@ -23,7 +23,7 @@ MIGRATION: Final = """
                                    owed INTEGER NOT NULL, first INTEGER NOT NULL, cycle INTEGER NOT NULL,
                                    PRIMARY KEY (plan, period, start)) WITHOUT ROWID;
     """
-"""For `MIGRATIONS`. meter '': the terminal itself. had, empty, late: bit n (bit 0 of octet 0 first) is slot base + n."""
+"""For `MIGRATIONS`. meter empty: the terminal. had, empty, late: bit n (of octet n // 8, n % 8) is slot base + n."""
 
 _SLOTS: Final = "INSERT OR REPLACE INTO collection_slot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _METER: Final = "INSERT OR REPLACE INTO collection_meter VALUES (?, ?)"

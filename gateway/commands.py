@@ -74,13 +74,14 @@ class Commands:
     async def recover(self) -> None:
         """Take up what the ledger holds open: queries go out again, a control that may have gone out is looked at."""
         moment = self._clock.moment()
-        for record in await self.ledger.open():
+        for record, told in await self.ledger.open():
             try:
                 plan = self.plan_of(record.command, record.command_class, record.terminal, moment.wall)
             except Invalid as error:
                 self._unplanned(Job(record, _NO_PLAN), _invalid(error))
                 continue
             job = Job(record, plan)
+            job.told = told
             self._enter(job)
             if record.stage == "waiting" or (job.repeatable and record.stage in ("sending", "sent")):
                 self.jobs.wait(job)
@@ -446,7 +447,8 @@ class Commands:
 
     def retell(self, job: Job) -> None:
         """Tell the present status again; it is no new one. Raises JournalFull."""
-        self._again(job.told if job.told is not None else self._ack(job, job.record.status))
+        assert job.told is not None
+        self._again(job.told)
 
     def tell_again(self, ack: bytes) -> None:
         """Tell the last status of a command that has ended, `ack` as the ledger has it. Raises JournalFull."""

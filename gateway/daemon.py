@@ -40,6 +40,7 @@ PROTOCOL: Final = "dlt698.45"
 _TICK_S: Final = 0.1
 """The machines' deadlines are kept to this precision."""
 _SYNC_CHECK_S: Final = 60.0
+_CANCEL_AGAIN_S: Final = 1.0
 
 
 class JournalDied(Exception):  # noqa: N818 (what happened)
@@ -205,22 +206,22 @@ class Gateway:
         unwatch = journal.watch_writable(self._on_writable)
         try:
             async with self.probes, asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(uplink.run())]
-                passing = [tasks.create_task(downlink.run()), tasks.create_task(self._keep_time())]
-                for channel in self.channels:
-                    await channel.start()
-                    passing.append(tasks.create_task(channel.run()))
-                log.info(
-                    "listening",
-                    node=settings.node.id,
-                    channels={channel.context.name: channel.port for channel in self.channels},
-                    probes=self.probes.address,
-                )
-                self.started.set()
-                await self._until(stop)
-                await self._drain(journal, uplink)
-                for task in (*passing, *running):
-                    task.cancel()
+                parts = [tasks.create_task(part) for part in (uplink.run(), downlink.run(), self._keep_time())]
+                try:
+                    for channel in self.channels:
+                        await channel.start()
+                        parts.append(tasks.create_task(channel.run()))
+                    log.info(
+                        "listening",
+                        node=settings.node.id,
+                        channels={channel.context.name: channel.port for channel in self.channels},
+                        probes=self.probes.address,
+                    )
+                    self.started.set()
+                    await self._until(stop)
+                    await self._drain(journal, uplink)
+                finally:
+                    await _end(parts)
         finally:
             unwatch()
             self.started.clear()
@@ -341,6 +342,19 @@ class Gateway:
                 counters_source("tcp", channel.counters, gauges=("connections", "waiting"), labels=labels),
             )
             metrics.register(f"link.{context.name}", lambda context=context: _link(context))  # type: ignore[misc]
+
+
+async def _end(parts: list[asyncio.Task[None]]) -> None:
+    """Cancel parts until they have ended.
+
+    Once is not enough: a library that is cancelled while it says goodbye to a broker that is ill may answer with an
+    error of its own, and who called it goes on.
+    """
+    running = {part for part in parts if not part.done()}
+    while running:
+        for part in running:
+            part.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 def _messages(outlet: Outlet) -> Iterator[Sample]:

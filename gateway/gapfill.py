@@ -75,19 +75,19 @@ class FillCounters:
 
 
 class Batch:
-    """One request: the slots [first, end) of some tracks of an account. `before`: not to be begun later (mono)."""
+    """One request: slots [first, end) of some tracks of an account. `until`: not to be sent from then on (wall ms)."""
 
-    __slots__ = ("account", "before", "end", "first", "place", "tracks")
+    __slots__ = ("account", "end", "first", "place", "tracks", "until")
 
     def __init__(
-        self, account: Account, tracks: Sequence[Track], first: int, end: int, place: tuple[int, int], before: float
+        self, account: Account, tracks: Sequence[Track], first: int, end: int, place: tuple[int, int], until: int | None
     ) -> None:
         self.account = account
         self.tracks = tuple(tracks)
         self.first = first
         self.end = end
         self.place = place
-        self.before = before
+        self.until = until
 
     @property
     def name(self) -> str:
@@ -175,15 +175,15 @@ class GapFill:
         return account
 
     def track(self, account: Account, meter: str | None, wall: int) -> Track | None:
-        """A meter owes from the next slot on. None: it is one too many for the terminal."""
+        """A meter owes the slots from an instant (ms) on. None: it is one too many for the terminal."""
         track = account.tracks.get(meter)
         if track is not None:
             return track
         if len(account.tracks) >= self.limits.meters:
             self.counters.refused += 1
             return None
-        present = account.grid.index(wall)
-        track = account.tracks[meter] = Track(account, meter, present + 1, present - account.plan.depth + 1)
+        since = account.grid.index(wall - 1) + 1
+        track = account.tracks[meter] = Track(account, meter, since, account.oldest(wall))
         self.counters.tracks += 1
         return track
 
@@ -237,21 +237,22 @@ class GapFill:
         if not any(True for _ in self._missing(account, wall)):
             account.place, account.failures, account.gained = None, 0, False
             following = account.ripe(wall) + 1
-            due = account.grid.start(following) + round(plan.deadline_s * _MS)
-            spread = place_of(account.terminal, plan.name, round(plan.spread_s * _MS))
-            self._look_at(account, moment.mono + max(_SOON_S, (due - wall + spread) / _MS))
+            due_at = account.grid.start(following) + round(plan.deadline_s * _MS)
+            spread_ms = place_of(account.terminal, plan.name, round(plan.spread_s * _MS))
+            self._look_at(account, moment.mono + max(_SOON_S, (due_at - wall + spread_ms) / _MS))
             return None
         wait, free = self._quiet(account.grid.ahead_ms, wall)
         if wait:
             spread = place_of(account.terminal, plan.name, round(plan.spread_s * _MS)) / _MS
             self._look_at(account, moment.mono + wait + spread)
             return None
-        return self._next_batch(account, moment, moment.mono + free)
+        return self._next_batch(account, moment, None if free is None else wall + round(free * _MS))
 
-    def _quiet(self, ahead_ms: int, wall: int) -> tuple[float, float]:
-        """(s until fetching may go on, 0: now; s until it must stop): full hours and midnight are near or not."""
+    def _quiet(self, ahead_ms: int, wall: int) -> tuple[float, float | None]:
+        """(s until fetching may go on, 0: now; s until it must stop, None: never), by full hours and midnight."""
         limits = self.limits
-        wait, free = 0.0, float("inf")
+        wait = 0.0
+        frees: list[float] = []
         for length, quiet in ((HOUR_MS, limits.quiet_s), (DAY_MS, limits.quiet_midnight_s)):
             if quiet <= 0:
                 continue
@@ -261,8 +262,8 @@ class GapFill:
                 wait = max(wait, quiet - past)
             elif left < _NEAR_S:
                 wait = max(wait, left + 2 * quiet)
-            free = min(free, left)
-        return wait, free
+            frees.append(left)
+        return wait, min(frees, default=None)
 
     def _missing(self, account: Account, wall: int) -> Iterator[tuple[Track, int]]:
         """Tracks that lack slots, and the bits of these."""
@@ -272,7 +273,7 @@ class GapFill:
             if bits:
                 yield track, bits
 
-    def _next_batch(self, account: Account, moment: Moment, before: float) -> Batch | None:
+    def _next_batch(self, account: Account, moment: Moment, until: int | None) -> Batch | None:
         """The next batch of the present round, which begins here if there is none; at its end the pause."""
         plan = account.plan
         if account.place is None:
@@ -289,7 +290,7 @@ class GapFill:
                 if bits:
                     lacking.append((track, bits))
             if lacking:
-                return self._batch(account, group, lacking, moment, before)
+                return self._batch(account, group, lacking, moment, until)
             group, from_slot = group + 1, 0
         account.place = None
         account.failures = 0 if account.gained else account.failures + 1
@@ -297,7 +298,7 @@ class GapFill:
         return None
 
     def _batch(
-        self, account: Account, group: int, lacking: list[tuple[Track, int]], moment: Moment, before: float
+        self, account: Account, group: int, lacking: list[tuple[Track, int]], moment: Moment, until: int | None
     ) -> Batch:
         plan, wall = account.plan, moment.wall
         first = min(_lowest(bits) + track.base for track, bits in lacking)
@@ -309,7 +310,7 @@ class GapFill:
             end = first + (1 if single else plan.batch_slots)
         chosen = [(track, track.wanted(first, end) & bits) for track, bits in lacking]
         end = max(track.base + bits.bit_length() for track, bits in chosen if bits)
-        batch = Batch(account, [track for track, bits in chosen if bits], first, end, (group, end), before)
+        batch = Batch(account, [track for track, bits in chosen if bits], first, end, (group, end), until)
         self._busy[account.terminal] = batch
         self.counters.under_way += 1
         self.counters.asked += 1
@@ -351,15 +352,6 @@ class GapFill:
         oldest = account.oldest(wall)
         for track in account.tracks.values():
             self.counters.given_up += track.move(oldest)
-
-    # --- how much has come --------------------------------------------------------------------------------------
-
-    @staticmethod
-    def count(track: Track, first: int, end: int) -> tuple[int, int, int]:
-        """(slots owed, that came by their deadline, that came at all) of the slots [first, end)."""
-        wanted = track.wanted(first, end)
-        come = track.had & ~track.empty & wanted
-        return wanted.bit_count(), (come & ~track.late).bit_count(), come.bit_count()
 
 
 def _lowest(bits: int) -> int:

@@ -79,7 +79,7 @@ class Job:
         """Answers of one look at the effect."""
         self.request: Request | None = None
         self.told: Ack | None = None
-        """The last status told by this process."""
+        """What was told last; None before anything was."""
         self.due = 0.0
         """Not before (mono)."""
         self.effect_at = 0.0

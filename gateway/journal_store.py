@@ -65,6 +65,17 @@ MIGRATIONS: tuple[str, ...] = (
                                  at INTEGER NOT NULL, ack BLOB NOT NULL);
     CREATE INDEX command_status_of ON command_status (id, terminal);
     """,
+    """
+    CREATE TABLE collection_slot (plan TEXT NOT NULL, terminal TEXT NOT NULL, meter TEXT NOT NULL,
+                                  grid TEXT NOT NULL, since INTEGER NOT NULL, base INTEGER NOT NULL,
+                                  had BLOB NOT NULL, empty BLOB NOT NULL, late BLOB NOT NULL,
+                                  PRIMARY KEY (plan, terminal, meter)) WITHOUT ROWID;
+    CREATE TABLE collection_meter (terminal TEXT NOT NULL, meter TEXT NOT NULL,
+                                   PRIMARY KEY (terminal, meter)) WITHOUT ROWID;
+    CREATE TABLE collection_tally (plan TEXT NOT NULL, period TEXT NOT NULL, start INTEGER NOT NULL,
+                                   owed INTEGER NOT NULL, first INTEGER NOT NULL, cycle INTEGER NOT NULL,
+                                   PRIMARY KEY (plan, period, start)) WITHOUT ROWID;
+    """,
 )
 
 _MARKS = 500  # marks for one keep time: how finely the time of acknowledgement is known

@@ -125,13 +125,13 @@ class Ledger:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def open(self) -> list[Record]:
-        """Commands that are not at their end, in the order in which they came."""
+    async def open(self) -> list[tuple[Record, Ack]]:
+        """Commands that are not at their end and what was told of them last, in the order in which they came."""
         told = "SELECT min(seq) FROM command_status s WHERE s.id = command.id AND s.terminal = command.terminal"
         rows = await self._journal.query(
-            f"SELECT {_COLUMNS} FROM command WHERE final = 0 ORDER BY ({told}) LIMIT 10000000"  # noqa: S608
+            f"SELECT {_COLUMNS}, ack FROM command WHERE final = 0 ORDER BY ({told}) LIMIT 10000000"  # noqa: S608
         )
-        return [_record(row) for row in rows]
+        return [(_record(row[:-1]), msgspec.json.decode(row[-1], type=Ack)) for row in rows]
 
     async def find(self, command_id: str, terminal: str) -> tuple[bytes, bytes] | None:
         """(body, last Ack as JSON) of a command, ended or not."""

@@ -32,6 +32,7 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 _MS: Final = 1000
 _CHINA: Final = timezone(timedelta(hours=8))
+_MARGIN_MS: Final = 10_000
 _HOURS_KEPT: Final = 48
 _DAYS_KEPT: Final = 8
 
@@ -126,6 +127,12 @@ class PollRequest:
     @property
     def terminal(self) -> str:
         return self.duty.terminal
+
+    @property
+    def until(self) -> int:
+        """Not to be sent from then on (wall ms): the next cycle is about to begin."""
+        every = round(self.plan.every_s * _MS)
+        return self.start + every - min(_MARGIN_MS, every // 10)
 
     @property
     def name(self) -> str:

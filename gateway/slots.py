@@ -102,7 +102,7 @@ class Grid:
     Raises ValueError for a time zone with daylight saving time.
     """
 
-    __slots__ = ("ahead_ms", "name", "series", "step_ms", "tolerance_ms", "zone")
+    __slots__ = ("ahead_ms", "deadline_ms", "depth", "name", "series", "span", "step_ms", "tolerance_ms", "zone")
 
     def __init__(self, plan: FillPlan) -> None:
         self.zone = plan.zone
@@ -110,6 +110,10 @@ class Grid:
         self.series = plan.series
         self.step_ms = DAY_MS if plan.series in ("day", "month") else plan.minutes * 60 * _MS
         self.tolerance_ms = _TOLERANCE_MS if plan.series in ("minute", "hour") else DAY_MS
+        self.deadline_ms = round(plan.deadline_s * _MS)
+        self.depth = plan.depth
+        self.span = 2 * plan.depth + _AHEAD_MS // self.step_ms
+        """Slots from the base of a track beyond which it is moved."""
         self.name = f"{plan.series}/{plan.every}/{self.ahead_ms}"
 
     def index(self, at: int) -> int:
@@ -165,6 +169,12 @@ class Track:
         self.base = base
         return lost
 
+    def count(self, first: int, end: int) -> tuple[int, int, int]:
+        """(slots owed, that came by their deadline, that came at all) of the slots [first, end)."""
+        wanted = self.wanted(first, end)
+        come = self.had & ~self.empty & wanted
+        return wanted.bit_count(), (come & ~self.late).bit_count(), come.bit_count()
+
     def row(self) -> SlotRow:
         """Its state, to be kept."""
         plan, grid = self.account.plan.name, self.account.grid.name
@@ -207,37 +217,42 @@ class Account:
 
     def ripe(self, wall: int) -> int:
         """The last slot whose deadline has passed."""
-        return self.grid.index(wall - round(self.plan.deadline_s * _MS))
+        return self.grid.index(wall - self.grid.deadline_ms)
 
     def oldest(self, wall: int) -> int:
         """The oldest slot that is still asked for."""
-        return self.grid.index(wall) - self.plan.depth + 1
+        return self.grid.index(wall) - self.grid.depth + 1
 
     def mark(self, track: Track, slot: int, *, blank: bool, asked: bool, wall: int) -> Mark | None:
         """Note that a slot has come; `blank`: with nothing but NULL; `asked`: a fetch brought it. None: no news."""
-        if self.grid.start(slot) > wall + _AHEAD_MS:
+        grid = self.grid
+        place = slot - track.base
+        if place < 0 or grid.start(slot) > wall + _AHEAD_MS:
             return None
-        if slot < track.base:
+        if place > grid.span and slot < self.oldest(wall):
             return None
-        before = Mark(track, track.base, track.had, track.empty, track.late)
-        if slot - track.base > 2 * self.plan.depth + _AHEAD_MS // self.grid.step_ms:
-            track.move(self.oldest(wall))
-        bit = 1 << (slot - track.base)
-        if track.had & bit and (blank or not track.empty & bit):
+        had, empty = track.had >> place & 1, track.empty >> place & 1
+        if had and (blank or not empty):
             return None
+        settles = True
         if blank:
             policy = self.plan.empty
-            settles = policy == "accept" or (policy == "once_more" and asked and track.empty & bit)
-            if track.empty & bit and not settles:
+            settles = policy == "accept" or (policy == "once_more" and asked and empty == 1)
+            if empty and not settles:
                 return None
+        before = Mark(track, track.base, track.had, track.empty, track.late)
+        if place > grid.span:
+            track.move(self.oldest(wall))
+        bit = 1 << slot - track.base
+        if settles:
+            track.had |= bit
+        if blank:
             track.empty |= bit
-            if not settles:
-                return before
-        else:
+            return before
+        if empty:
             track.empty &= ~bit
-            if slot <= self.ripe(wall):
-                track.late |= bit
-        track.had |= bit
+        if grid.start(slot) <= wall - grid.deadline_ms:
+            track.late |= bit
         return before
 
 

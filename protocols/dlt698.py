@@ -23,12 +23,12 @@ from wire698.errors import WireError
 from wire698.fast import FastDecoder
 from wire698.frame import ACK, DIR, FRAGMENT, SCRAMBLED, Address, Frame, Reassembler, build_frame, parse_fragment
 from wire698.notation import BuildError
-from wire698.pieces import Apdu, ClientApdu, ServerApdu, holds_records
-from wire698.security import SecurityRequest, SecurityResponse
-from wire698.values import Dar, Piid
+from wire698.pieces import ClientApdu, ServerApdu, holds_records
+from wire698.values import Piid
 
 from .addresses import logical_of
 from .dlt698_options import Options
+from .envelopes import ENVELOPES, opened
 from .events import (
     Answered,
     CloseWanted,
@@ -69,6 +69,7 @@ class Dlt698Machine:
         "_decoder",
         "_ended",
         "_exchange",
+        "_expected",
         "_fragment_deadline",
         "_heartbeat",
         "_identified",
@@ -104,7 +105,7 @@ class Dlt698Machine:
         self._outgoing: list[bytes] = []
         self._address: Address | None = None
         self._client = options.client_address
-        self._identified = False
+        self._identified = self._expected = False
         self._connected = False
         self._wants_connect = False
         self._presence: Presence = "offline"
@@ -180,9 +181,9 @@ class Dlt698Machine:
             octets = whole
         try:
             apdu, oddities = self._decoder.parse(octets)
-            wrapped = type(apdu) in _ENVELOPES
+            wrapped = type(apdu) in ENVELOPES
             if wrapped:
-                octets, apdu, oddities = self._opened(apdu)
+                octets, apdu, oddities = opened(apdu, self._decoder)
         except WireError as error:
             self._not_for_us(f"apdu: {error.reason}", frame, moment, events)
             return events
@@ -207,18 +208,6 @@ class Dlt698Machine:
         if self._identified:
             self._heard(moment, events, "frame")
         events.append(Violation(reason, frame.raw))
-
-    def _opened(self, envelope: Apdu) -> tuple[bytes, Apdu, list[str] | None]:
-        """What is inside a SECURITY envelope; only plaintext can be read here."""
-        assert isinstance(envelope, SecurityRequest | SecurityResponse)
-        inner = model.inner_of(envelope)
-        if inner is None:
-            what = "a refusal" if isinstance(envelope.unit.content, Dar) else "ciphertext"
-            raise WireError(0, f"{envelope.SERVICE} holds {what}")
-        apdu, oddities = self._decoder.parse(inner)
-        if type(apdu) in _ENVELOPES:
-            raise WireError(0, "a SECURITY envelope within another")
-        return inner, apdu, oddities
 
     def _fragment(self, frame: Frame, moment: Moment, events: list[Event]) -> bytes | None:
         """Take a link fragment; gives the APDU when it is whole."""
@@ -288,7 +277,7 @@ class Dlt698Machine:
         if not self._options.allow(self.terminal):
             events.append(CloseWanted("terminal is not allowed"))
             return False
-        if self._options.unregistered == "refuse":
+        if self._options.unregistered == "refuse" and not self._expected:
             events += [Violation("not-logged-in", frame.raw), CloseWanted("not logged in")]
             return False
         self._identified = True
@@ -338,7 +327,18 @@ class Dlt698Machine:
     @property
     def ready(self) -> bool:
         """Whether a request that is submitted now goes out at once."""
-        return self.attached and self._identified and self._exchange is None and not self._queue
+        return self._askable and self._exchange is None and not self._queue
+
+    @property
+    def _askable(self) -> bool:
+        return self.attached and (self._identified or self._expected)
+
+    def expect(self, moment: Moment) -> list[Event]:
+        """The terminal is known to be on this link, though it has not spoken: it may be asked."""
+        self._expected = True
+        self._address = self._address or Address.of(self.terminal)
+        self._proceed(moment)
+        return []
 
     # --- reports ------------------------------------------------------------------------------------------------
 
@@ -451,7 +451,7 @@ class Dlt698Machine:
 
     def _proceed(self, moment: Moment) -> None:
         """Send the next request, once the terminal has shown itself on this link."""
-        if self._exchange is None and self._queue and self.attached and self._identified:
+        if self._exchange is None and self._queue and self._askable:
             request = self._queue.popleft()
             timeout = request.timeout if request.timeout is not None else self._options.request_timeout_s
             self._exchange = Exchange(request, timeout, self._options.max_apdu)
@@ -596,4 +596,3 @@ _REMEMBERED: Final = 3
 """Requests without answer, besides the newest, of which a late answer is recognized."""
 _OWN = object()
 """Context of the requests that the machine makes for itself."""
-_ENVELOPES: Final = frozenset({SecurityRequest, SecurityResponse})

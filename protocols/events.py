@@ -151,6 +151,9 @@ class Machine(Protocol):
     def attach(self, moment: Moment) -> list[Event]:
         """A link has taken this terminal; `epoch` goes up, and what an older link still says is void."""
 
+    def expect(self, moment: Moment) -> list[Event]:
+        """The terminal is known to be on this link, though it has not spoken: it may be asked."""
+
     def detach(self, epoch: int, moment: Moment) -> list[Event]:
         """The link of `epoch` is gone; nothing happens if a newer one has taken over."""
 

@@ -34,6 +34,7 @@ _SUMMARIES: Final[dict[str, str]] = {
     "group_config": "Settings for a group of terminals, or `channel.NAME` for a broadcast; never retained.",
     "node_status": "Presence of a gateway node; retained, and its last will.",
     "replay": "Asks a node to publish rows of its journal again.",
+    "collection": "How complete collection was, once an hour.",
     "cancel": "Takes back a command that has not been sent.",
     "control_switch": "Turns the kill switch of a node.",
 }

@@ -12,6 +12,8 @@ from messages.model import (
     AckError,
     Alarm,
     CancelRequest,
+    CollectionQuality,
+    CollectionRatio,
     Column,
     Command,
     ControlSwitch,
@@ -104,6 +106,24 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
         ),
         NodeStatus(node="gate-1", status="online", version="0.1.0", channels=["tcp-main", "radio-230"]),
         ReplayRequest(from_seq=41_000, to_seq=41_206),
+        CollectionQuality(
+            node="gate-1",
+            at=1_767_196_800_000,
+            ratios=[
+                CollectionRatio(
+                    plan="curve",
+                    kind="fill",
+                    period="day",
+                    start=1_767_110_400_000,
+                    end=1_767_196_800_000,
+                    owed=192,
+                    first=190,
+                    cycle=192,
+                    first_ratio=0.9896,
+                    cycle_ratio=1.0,
+                )
+            ],
+        ),
         CancelRequest(command_id="dispatch-2026-0017", issued_by="dispatcher.wang"),
         ControlSwitch(control="off", issued_by="chief.li", reason="maintenance of the dispatch system"),
     )

@@ -320,6 +320,46 @@ class NodeStatus(Message, kw_only=True):
     control: Switch = "on"
 
 
+class CollectionRatio(Struct, kw_only=True):
+    """How complete one plan was in one period.
+
+    plan: name of the plan
+    kind: `poll` (轮询), or `fill` (补采): data that terminals owe
+    period: what is counted over
+    start: beginning of the period, ms since 1970 UTC
+    end: end of the period, ms since 1970 UTC
+    owed: values or slots that were due
+    first: those that came in the first round
+    cycle: those that came in the end
+    first_ratio: 一次采集成功率, null when nothing was owed
+    cycle_ratio: 周期采集成功率, null when nothing was owed
+    """
+
+    plan: str
+    kind: Literal["poll", "fill"]
+    period: Literal["hour", "day", "month"]
+    start: int
+    end: int
+    owed: int
+    first: int
+    cycle: int
+    first_ratio: float | None = None
+    cycle_ratio: float | None = None
+
+
+class CollectionQuality(Message, kw_only=True):
+    """Quality of collection (采集质量), once an hour, on `node/{node}/collection`.
+
+    node: name of the node
+    at: instant of the count, ms since 1970 UTC
+    ratios: one for each plan and period
+    """
+
+    node: _Name
+    at: int
+    ratios: list[CollectionRatio]
+
+
 class ReplayRequest(Message, kw_only=True):
     """Asks a node to publish journal rows again, on `node/{node}/replay`.
 
@@ -368,5 +408,6 @@ MESSAGES: tuple[type[Message], ...] = (
     ReplayRequest,
     CancelRequest,
     ControlSwitch,
+    CollectionQuality,
 )
 """Every message that stands on a topic."""

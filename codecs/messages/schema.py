@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from messages.examples import as_json
-from messages.model import MESSAGES, AckError, Column, Message, Up, Value
+from messages.model import MESSAGES, AckError, CollectionRatio, Column, Message, Up, Value
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_PARTS: Final[tuple[type[msgspec.Struct], ...]] = (*MESSAGES, Column, AckError)
+_PARTS: Final[tuple[type[msgspec.Struct], ...]] = (*MESSAGES, Column, AckError, CollectionRatio)
 _DESCRIBED: Final = {kind.__name__: kind for kind in _PARTS}
 _FIELD = re.compile(r"([a-z_]+): (.+)")
 

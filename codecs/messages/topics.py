@@ -13,6 +13,7 @@ from messages.model import (
     Ack,
     Alarm,
     CancelRequest,
+    CollectionQuality,
     Command,
     CommandClass,
     ControlSwitch,
@@ -46,6 +47,7 @@ Kind: TypeAlias = Literal[
     "replay",
     "cancel",
     "control_switch",
+    "collection",
 ]
 
 
@@ -79,6 +81,7 @@ ROUTES: Final[dict[str, Route]] = {
         Route(kind="node_status", path="node/{node}/status", up=True, retain=True, message=NodeStatus),
         Route(kind="replay", path="node/{node}/replay", up=False, message=ReplayRequest),
         Route(kind="cancel", path="node/{node}/cancel", up=False, message=CancelRequest),
+        Route(kind="collection", path="node/{node}/collection", up=True, message=CollectionQuality),
         Route(kind="control_switch", path="node/{node}/control", up=False, message=ControlSwitch),
     )
 }
@@ -181,6 +184,9 @@ class Topics:
     def control_switch(self, node: str) -> str:
         return f"{self._head}node/{_level(node, 'node')}/control"
 
+    def collection(self, node: str) -> str:
+        return f"{self._head}node/{_level(node, 'node')}/collection"
+
     def build(self, address: TopicAddress) -> str:
         """The topic of `address`; `parse` is its inverse."""
         match address.kind:
@@ -192,7 +198,7 @@ class Topics:
                 return self.group_command(address.group or "")
             case "group_config":
                 return self.group_config(address.group or "")
-            case "node_status" | "replay" | "cancel" | "control_switch":
+            case "node_status" | "replay" | "cancel" | "control_switch" | "collection":
                 return f"{self._head}{ROUTES[address.kind].path.format(node=_level(address.node or '', 'node'))}"
         topic: str = getattr(self.terminal(address.terminal or ""), address.kind)
         return topic
@@ -221,6 +227,8 @@ class Topics:
                 return TopicAddress(kind="replay", node=_level(node, "node"))
             case ["node", node, "cancel"]:
                 return TopicAddress(kind="cancel", node=_level(node, "node"))
+            case ["node", node, "collection"]:
+                return TopicAddress(kind="collection", node=_level(node, "node"))
             case ["node", node, "control"]:
                 return TopicAddress(kind="control_switch", node=_level(node, "node"))
         raise BadMessage(f"got {topic!r:.200}", "topic", "a topic of the contract")

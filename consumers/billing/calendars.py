@@ -74,7 +74,9 @@ class Season(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for table in (self.workday, self.weekend, self.holiday):
             if table is not None and (len(table) != HALF_HOURS or set(table) - set(LETTERS)):
-                raise ArchiveError(f"season {self.name}: a day is {HALF_HOURS} letters of {''.join(LETTERS)}: {table!r}")
+                raise ArchiveError(
+                    f"season {self.name}: a day is {HALF_HOURS} letters of {''.join(LETTERS)}: {table!r}"
+                )
         for edge in (self.first, self.last):
             try:
                 date.fromisoformat(f"{_LEAP_YEAR}-{edge}")
@@ -121,9 +123,7 @@ class TouCalendar(Dated, frozen=True, kw_only=True):
 
     def rates(self) -> frozenset[Rate]:
         """All rates that occur in it."""
-        return frozenset(
-            LETTERS[letter] for season in self.seasons for day in DayType for letter in season.table(day)
-        )
+        return frozenset(LETTERS[letter] for season in self.seasons for day in DayType for letter in season.table(day))
 
 
 class CurveSplit(Value, frozen=True, kw_only=True):
@@ -133,7 +133,7 @@ class CurveSplit(Value, frozen=True, kw_only=True):
     completeness: Decimal
 
 
-def split_by_curve(  # noqa: PLR0913 - a curve, a calendar and what to fall back to
+def split_by_curve(
     whole: Decimal,
     curve: Iterable[tuple[datetime, Decimal | None]],
     start: datetime,

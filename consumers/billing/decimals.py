@@ -8,8 +8,8 @@ digits of `EXACT`; a quotient or root is correct to 50 digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, DivisionByZero, Overflow
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from typing import Final, TypeVar
 
 EXACT: Final = Context(
@@ -26,7 +26,7 @@ K = TypeVar("K")
 def rounded(value: Decimal, places: int) -> Decimal:
     """`round(x, n)`: half up, away from zero (A.0, A55). Minus zero comes back as zero."""
     result = value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP, context=EXACT)
-    return result if result else abs(result)
+    return result or result.copy_abs()
 
 
 def money(value: Decimal) -> Decimal:
@@ -42,10 +42,10 @@ def product(*factors: Decimal) -> Decimal:
     return result
 
 
-def total(values: object) -> Decimal:
-    """The sum, not rounded. `values`: an iterable of decimals."""
+def total(values: Iterable[Decimal]) -> Decimal:
+    """The sum, not rounded."""
     result = ZERO
-    for value in values:  # type: ignore[attr-defined]
+    for value in values:
         result = EXACT.add(result, value)
     return result
 
@@ -89,7 +89,7 @@ def apportion(whole: Decimal, weights: Mapping[K, Decimal], residual: K, places:
         shares[key] = rounded(quotient(product(whole, weight), weight_sum), places)
     rest_to = residual
     shares[residual] = EXACT.subtract(whole, total(share for key, share in shares.items() if key != residual))
-    if shares[residual] * whole < 0:
+    if product(shares[residual], whole) < 0:
         shares[residual] = ZERO
         rest_to = max(weights, key=lambda key: weights[key])
         shares[rest_to] = EXACT.subtract(whole, total(share for key, share in shares.items() if key != rest_to))

@@ -95,7 +95,7 @@ def service_days(unit: Unit, first: date, until: date, policy: DemandPolicy) -> 
     )
 
 
-def capacity_line(  # noqa: PLR0913 - the columns of the line
+def capacity_line(
     kva: Decimal,
     price: Decimal,
     days: int,
@@ -168,7 +168,7 @@ class BaseFee(Value, frozen=True, kw_only=True):
     lines: tuple[SupplyLine, ...] = ()
 
 
-def base_fee_lines(  # noqa: PLR0913 - a contract, a month, an energy
+def base_fee_lines(
     fee: BaseFee,
     first: date,
     until: date,

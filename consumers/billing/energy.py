@@ -257,9 +257,9 @@ class Substitute(Value, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
 
 
-def terminal_energy(difference: Decimal, history: Sequence[tuple[Decimal, Decimal]], sources: Sequence[str] = ()) -> (
-    Substitute | None
-):
+def terminal_energy(
+    difference: Decimal, history: Sequence[tuple[Decimal, Decimal]], sources: Sequence[str] = ()
+) -> Substitute | None:
     """交采: the terminal's own energy times its calibrated ratio, `Σ meter / Σ terminal` of the last months.
 
     `difference` and `history` [(meter, terminal)] in primary kWh; None when the history calibrates nothing.

@@ -113,9 +113,7 @@ def losses(terms: LossTerms, active_kwh: Decimal, reactive_kvarh: Decimal) -> Lo
     return Losses(active=EXACT.add(transformer.active, line), reactive=transformer.reactive)
 
 
-def join_losses(
-    parts: Mapping[Rate, Decimal], active_loss: Decimal, residual: Rate = Rate.FLAT
-) -> dict[Rate, Decimal]:
+def join_losses(parts: Mapping[Rate, Decimal], active_loss: Decimal, residual: Rate = Rate.FLAT) -> dict[Rate, Decimal]:
     """Losses join the rates in proportion to the metered parts, the residual takes the rest (A.10)."""
     shares = apportion(active_loss, parts, residual)
     return {rate: EXACT.add(parts.get(rate, ZERO), share) for rate, share in shares.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 from consumers.billing.decimals import EXACT, HUNDRED, ZERO, product, quotient, root, rounded, total
@@ -41,9 +42,7 @@ class PowerFactorTable(Dated, frozen=True, kw_only=True):
         super().__post_init__()
         downwards = [self.standard, *(band.to for band in self.surcharge)]
         upwards = [self.standard, *(band.to for band in self.discount)]
-        ordered = all(a > b for a, b in zip(downwards, downwards[1:], strict=False)) and all(
-            a < b for a, b in zip(upwards, upwards[1:], strict=False)
-        )
+        ordered = all(a > b for a, b in pairwise(downwards)) and all(a < b for a, b in pairwise(upwards))
         if not ordered or downwards[-1] != 0 or upwards[-1] != 1:
             raise ArchiveError(f"{self.ref}: bands must run from the standard to 0 and to 1: {downwards}, {upwards}")
 
@@ -55,7 +54,7 @@ class PowerFactorTable(Dated, frozen=True, kw_only=True):
         rate, edge = ZERO, self.standard
         for band in self.surcharge if below else self.discount:
             stop = max(band.to, power_factor) if below else min(band.to, power_factor)
-            rate = EXACT.add(rate, product(abs(EXACT.subtract(edge, stop)) / _STEP, band.step))
+            rate = EXACT.add(rate, product(quotient(EXACT.subtract(edge, stop).copy_abs(), _STEP), band.step))
             edge = stop
             if edge == power_factor:
                 break
@@ -87,12 +86,10 @@ def counted_reactive(quadrants: tuple[Decimal, Decimal, Decimal, Decimal], mode:
 
 def reactive_sum(energies: Iterable[Decimal]) -> Decimal:
     """Σ|Q_k|: reverse reactive 倒送 adds in absolute value and never nets (A24, not A25)."""
-    return total(abs(value) for value in energies)
+    return total(value.copy_abs() for value in energies)
 
 
-def cos_phi(
-    active: Decimal, reactive: Decimal, method: PowerFactorMethod = PowerFactorMethod.COS
-) -> Decimal | None:
+def cos_phi(active: Decimal, reactive: Decimal, method: PowerFactorMethod = PowerFactorMethod.COS) -> Decimal | None:
     """`round(P/√(P²+Q²), 2)`; None for P = Q = 0: no assessment (A28). P and Q incl. losses, not negative."""
     if active < 0 or reactive < 0:
         raise ValueError(f"P {active} and Q {reactive} must not be negative")

@@ -167,7 +167,7 @@ def advance(first: Decimal, last: Decimal, integer_digits: int = 6, *, whole: bo
         last = last.to_integral_value(ROUND_DOWN)
     if last >= first:
         return Advance(delta=EXACT.subtract(last, first), kind=AdvanceKind.NORMAL)
-    if first >= modulus * ROLLOVER_FROM and last <= modulus * ROLLOVER_TO:
+    if first >= product(modulus, ROLLOVER_FROM) and last <= product(modulus, ROLLOVER_TO):
         return Advance(delta=EXACT.add(EXACT.subtract(last, first), modulus), kind=AdvanceKind.ROLLOVER)
     return Advance(delta=None, kind=AdvanceKind.BACKWARD)
 
@@ -182,5 +182,5 @@ class Unbalance(Value, frozen=True, kw_only=True):
 def unbalance(whole: Decimal, rates: Sequence[Decimal] | Mapping[object, Decimal], tolerance: Decimal) -> Unbalance:
     """`|R_total - ΣR_rate|` (A.4, A10). Beyond `tolerance` it is evidence; the bill still goes by the total."""
     values = rates.values() if isinstance(rates, Mapping) else rates
-    diff = abs(EXACT.subtract(whole, total(values)))
+    diff = EXACT.subtract(whole, total(values)).copy_abs()
     return Unbalance(diff=diff, flag=diff > tolerance)

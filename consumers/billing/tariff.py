@@ -37,7 +37,7 @@ class Line(Value, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
 
 
-def line(  # noqa: PLR0913 - the columns of a bill line
+def line(
     code: str,
     qty: Decimal,
     unit: str,

@@ -170,7 +170,7 @@ def matrix_quantities(quantities: Sequence[Decimal], parts: Mapping[Rate, Decima
     """Each tier's energy divided by the month's shares of the rates (A36): rows sum to tiers, columns to rates.
 
     Rounded to whole kWh; within a tier the last rate takes the rest, and the last non-empty tier takes the rest of
-    each rate.
+    each rate. No cell is negative: a share gives way where rounding would make another one so.
     """
     whole = total(parts.values())
     rates = list(parts)
@@ -179,18 +179,21 @@ def matrix_quantities(quantities: Sequence[Decimal], parts: Mapping[Rate, Decima
     left = dict(parts)
     for n in filled[:-1]:
         rest = quantities[n]
-        for rate in rates[:-1]:
+        for index, rate in enumerate(rates):
+            least = EXACT.subtract(rest, total(left[later] for later in rates[index + 1 :]))
             share = rounded(quotient(product(quantities[n], parts[rate]), whole), 0)
+            share = min(max(share, least, ZERO), rest, left[rate])
             rows[n][rate] = share
             rest = EXACT.subtract(rest, share)
-        rows[n][rates[-1]] = rest
-        left = {rate: EXACT.subtract(left[rate], rows[n][rate]) for rate in rates}
+            left[rate] = EXACT.subtract(left[rate], share)
     if filled:
         rows[filled[-1]] = left
     return rows
 
 
-def year_chain(energies: Sequence[tuple[str, Decimal]], thresholds: Sequence[Decimal]) -> dict[str, tuple[Decimal, ...]]:
+def year_chain(
+    energies: Sequence[tuple[str, Decimal]], thresholds: Sequence[Decimal]
+) -> dict[str, tuple[Decimal, ...]]:
     """Tier quantities of each month of a year in turn, {period: (kWh, ...)}.
 
     A correction of one month moves the position of all later ones: compare the chain before and after it (A.9, A.16).

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import date
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
@@ -104,6 +105,6 @@ def in_force(versions: Iterable[D], day: date) -> D:
 def check_validity(versions: Sequence[Dated]) -> None:
     """Raise ArchiveError where two versions of one id overlap. A gap is allowed: it is found when a bill needs it."""
     ordered = sorted(versions, key=lambda version: (version.id, version.valid_from))
-    for earlier, later in zip(ordered, ordered[1:], strict=False):
+    for earlier, later in pairwise(ordered):
         if earlier.id == later.id and (earlier.valid_to is None or earlier.valid_to > later.valid_from):
             raise ArchiveError(f"{earlier.ref} and {later.ref} overlap from {later.valid_from}")

@@ -100,14 +100,18 @@ class _SerialxPort(asyncio.Protocol):
         self._received = received
         self._lost = lost
         self._transport: Any = None
+        self._ending: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._received(data)
+        if self._ending is None:
+            self._received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
         self._lost(exc)
 
     def write(self, octets: bytes) -> None:
@@ -126,7 +130,11 @@ class _SerialxPort(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        self._transport.close()
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
+            # An RFC 2217 server is asked whether all octets are out, so its answer must be read.
+            self.resume()
+            self._transport.close()
 
 
 async def open_serialx(settings: PortSettings, received: Received, lost: Lost) -> SerialPort:
@@ -320,7 +328,7 @@ class SerialLine:
 
         def lost(error: Exception | None) -> None:
             ended.append(error)
-            if self._port is port:
+            if port is not None and self._port is port:
                 self._lost(error)
 
         port: SerialPort | None = None
@@ -353,7 +361,8 @@ class SerialLine:
 
     def _lost(self, error: Exception | None) -> None:
         """The device is gone, or is closed."""
-        log.warning("line lost", channel=self.context.name, peer=self.place, error=str(error or "closed"))
+        tell = log.info if self._stopped else log.warning
+        tell("line lost", channel=self.context.name, peer=self.place, error=str(error or "closed"))
         moment = self.clock.moment()
         self._port = None
         self.counters.open = 0
@@ -457,5 +466,5 @@ class SerialLine:
         if port is not None:
             port.close()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LINGER_S):
+                async with asyncio.timeout(2 * _LINGER_S):
                     await self._gone.wait()

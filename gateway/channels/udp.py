@@ -27,7 +27,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from gateway.channels.channel import Traits
 from gateway.channels.stream import split_frames
@@ -137,6 +137,7 @@ class _Endpoint(asyncio.DatagramProtocol):
         log.debug("network error", channel=self._channel.context.name, error=str(exc))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -162,7 +163,8 @@ class Udp:
         mono = clock.moment().mono
         self._bucket = TokenBucket(options.datagram_rate_per_s, options.datagram_burst, mono)
         self._newcomers = TokenBucket(options.new_rate_per_s, options.new_burst, mono)
-        self._transport: asyncio.DatagramTransport | None = None
+        self._transport: Any = None
+        """An asyncio.DatagramTransport with `get_write_buffer_size`, which typeshed does not know."""
         self._endpoint: _Endpoint | None = None
         self._stopped = False
 
@@ -173,7 +175,6 @@ class Udp:
     @property
     def port(self) -> int:
         """The port that is listened on, once `start` has returned."""
-        assert self._transport is not None
         port: int = self._transport.get_extra_info("sockname")[1]
         return port
 
@@ -184,8 +185,7 @@ class Udp:
         made, self._endpoint = await loop.create_datagram_endpoint(
             lambda: _Endpoint(self), local_addr=(options.host, options.port)
         )
-        # uvloop's transports do not inherit from asyncio's.
-        self._transport = cast("asyncio.DatagramTransport", made)
+        self._transport = made
         sock = made.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer_bytes)

@@ -252,7 +252,10 @@ class Consumer:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        # The client's goodbye may put an error of its own in the place of a cancellation.
+        while not task.cancelling():
             with suppress(aiomqtt.MqttError):
                 async with self._connection() as client:
                     await client.subscribe(f"{self._topics.prefix}/#", qos=1)

@@ -14,10 +14,12 @@ from messages import Reading
 from simulators.scenario import Scenario, parse
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Consumer, Node, Watched, consuming, fleet_through
+    from tests.e2e.e2e_parts import Consumer, Node, Peer, Watched, consuming, fleet_through
     from tests.gateway.mosquitto import Mosquitto
+    from tests.protocols.terminal_side import dated, login
 else:
-    from e2e_parts import Consumer, Node, Watched, consuming, fleet_through
+    from e2e_parts import Consumer, Node, Peer, Watched, consuming, fleet_through
+    from terminal_side import dated, login
 
 RATE = 500.0
 
@@ -125,27 +127,27 @@ async def test_the_broker_dies_with_what_it_had_not_acknowledged(
         f"persistence true\npersistence_location {tmp_path}/\nautosave_on_changes true\nautosave_interval 1"
     )
     node = make_node(url=broker.url)
-    truth, stop = Watched(), asyncio.Event()
     await node.start()
-    async with consuming(broker, lasting=True) as consumer, asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(
-            fleet_through(node.port, scenario(), truth=truth, rate=RATE, duration_s=60.0, drain_s=30.0, stop=stop)
-        )
+    said = 0
+
+    async def say(peer: Peer, number: int) -> None:
+        nonlocal said
+        for energy in range(said, said + number):
+            await peer.ask(dated(energy=energy))
+        said += number
+
+    async with consuming(broker, lasting=True) as consumer, Peer.on(node.port) as peer:
+        await peer.ask(login(), 0x81)
         for _ in range(2):
-            await truth.more(100)
-            await consumer.all_of([report for report in truth.reports if report.acknowledged is not None])
+            await say(peer, 20)
+            await consumer.until(lambda: len(consumer.readings) >= said)
             os.kill(broker.pid, signal.SIGSTOP)
-            await truth.more(200)
-            assert await node.metric("loadgate_uplink_in_flight") > 0
+            await say(peer, 100)
+            assert await node.metric("loadgate_uplink_in_flight") >= 100
             broker.stop(kill=True)
             broker.start()
-            async with asyncio.timeout(10):
-                await consumer.ready.wait()
-        await truth.more(50)
-        stop.set()
-        await running
-        await consumer.all_of(truth.reports)
-        assert consumer.doubled() == []
+        await consumer.until(lambda: len({reading.id for reading in consumer.readings}) == said)
+        assert {reading.rows[0][2] for reading in consumer.readings} == {energy / 100 for energy in range(said)}
         assert await node.metric("loadgate_uplink_replayed_total") == 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -79,6 +81,26 @@ async def test_without_a_broker_it_ends_in_time_and_publishes_at_the_next_start(
         await node.start()
         await consumer.until(lambda: len(consumer.readings) == 20)
         assert [reading.rows[0][2] for reading in consumer.readings] == [energy / 100 for energy in range(20)]
+
+
+@pytest.mark.parametrize("then", ["freeze", "kill"])
+async def test_a_broker_that_is_ill_does_not_keep_it_from_ending(
+    broker: Mosquitto, make_node: Callable[..., Node], then: str
+) -> None:
+    """The goodbye to a frozen broker is not answered; one that dies in the middle of it answers with an error."""
+    node = make_node(url=broker.url, mqtt__drain_timeout_s=0.5)
+    await node.start()
+    async with Peer.on(node.port) as peer:
+        await peer.ask(login(), 0x81)
+        os.kill(broker.pid, signal.SIGSTOP)
+        await peer.ask(dated())
+        node.terminate()
+        await node.logged("draining")
+        await peer.closed()
+        if then == "kill":
+            broker.stop(kill=True)
+        assert await node.ended(12.0) == 0
+    broker.stop(kill=True)
 
 
 async def test_the_will_says_offline_after_a_kill(broker: Mosquitto, make_node: Callable[..., Node]) -> None:

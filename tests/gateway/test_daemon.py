@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.daemon import Gateway, JournalDied
+from gateway.downlink import Downlink
 from gateway.journal_store import JournalLocked, Row, Store
 from gateway.settings import load
 
@@ -90,6 +91,32 @@ async def test_a_stop_settles_what_is_on_its_way_to_the_disk(
             assert sorted(r.rows[0][2] for r in consumer.readings) == [0, 0.01, 0.02]  # type: ignore[type-var]
     finally:
         gate.set()
+
+
+async def test_a_part_that_does_not_heed_a_cancellation_is_cancelled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MQTT client's goodbye may raise its own error in the place of the cancellation: seen at a broker's restart."""
+    cancelled = 0
+
+    async def stubborn(_: Downlink) -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled > 1:
+                    raise
+
+    monkeypatch.setattr(Downlink, "run", stubborn)
+    gateway, stop = Gateway(settings_of(tmp_path, NOBODY, {"mqtt.drain_timeout_s": 0.1})), asyncio.Event()
+    task = asyncio.create_task(gateway.run(stop))
+    await gateway.started.wait()
+    stop.set()
+    async with asyncio.timeout(10):
+        await task
+    assert cancelled == 2
 
 
 @pytest.mark.parametrize(("said", "trusted"), [("yes", True), ("no", False), ("auto", True)])

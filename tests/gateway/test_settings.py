@@ -377,7 +377,7 @@ def test_time_zone_of_china_needs_no_database(monkeypatch: pytest.MonkeyPatch):
     def absent(name: str) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("gateway.settings_model.ZoneInfo", absent)
+    monkeypatch.setattr("gateway.settings_checks.ZoneInfo", absent)
     assert time_zone("Asia/Shanghai").utcoffset(None) == timedelta(hours=8)
     with pytest.raises(ValueError, match="not a known time zone"):
         time_zone("Asia/Urumqi")

@@ -26,6 +26,8 @@ from messages import (
     Alarm,
     BadMessage,
     CancelRequest,
+    CollectionQuality,
+    CollectionRatio,
     Column,
     Command,
     ControlSwitch,
@@ -165,6 +167,32 @@ GOLDEN: list[tuple[Message, dict[str, Any]]] = [
     (
         NodeStatus(node="n1", status="offline"),
         {"v": 1, "node": "n1", "status": "offline", "version": "", "channels": [], "control": "on"},
+    ),
+    (
+        CollectionQuality(
+            node="n1",
+            at=5,
+            ratios=[CollectionRatio(plan="p", kind="poll", period="hour", start=1, end=2, owed=0, first=0, cycle=0)],
+        ),
+        {
+            "v": 1,
+            "node": "n1",
+            "at": 5,
+            "ratios": [
+                {
+                    "plan": "p",
+                    "kind": "poll",
+                    "period": "hour",
+                    "start": 1,
+                    "end": 2,
+                    "owed": 0,
+                    "first": 0,
+                    "cycle": 0,
+                    "first_ratio": None,
+                    "cycle_ratio": None,
+                }
+            ],
+        },
     ),
     (
         CancelRequest(command_id="c-1", terminal="112233445566", issued_by="x"),
@@ -318,6 +346,27 @@ messages = st.one_of(
         channels=st.lists(names, max_size=3),
     ),
     st.builds(CancelRequest, command_id=some_names, terminal=st.just(UNSET) | some_names, issued_by=names),
+    st.builds(
+        CollectionQuality,
+        node=some_names,
+        at=instants,
+        ratios=st.lists(
+            st.builds(
+                CollectionRatio,
+                plan=names,
+                kind=st.sampled_from(["poll", "fill"]),
+                period=st.sampled_from(["hour", "day", "month"]),
+                start=instants,
+                end=instants,
+                owed=counts,
+                first=counts,
+                cycle=counts,
+                first_ratio=st.none() | st.floats(0, 1),
+                cycle_ratio=st.none() | st.floats(0, 1),
+            ),
+            max_size=3,
+        ),
+    ),
     st.builds(ControlSwitch, control=st.sampled_from(["on", "off"]), issued_by=names, reason=names),
     st.tuples(counts, counts).map(lambda pair: ReplayRequest(from_seq=min(pair), to_seq=max(pair))),
 )

@@ -137,6 +137,7 @@ def test_file_stems() -> None:
         "replay_request",
         "cancel_request",
         "control_switch",
+        "collection_quality",
     ]
 
 

@@ -30,8 +30,12 @@ TABLE: list[tuple[str, TopicAddress]] = [
     (topics.cancel("n1"), TopicAddress(kind="cancel", node="n1")),
     (topics.control_switch("n1"), TopicAddress(kind="control_switch", node="n1")),
     (topics.group_config("g"), TopicAddress(kind="group_config", group="g", command_class="config")),
+    (topics.collection("n1"), TopicAddress(kind="collection", node="n1")),
     (topics.replay("n1"), TopicAddress(kind="replay", node="n1")),
 ]
+
+
+NODE_KINDS = ["node_status", "replay", "cancel", "control_switch", "collection"]
 
 
 def test_topics_as_they_stand() -> None:
@@ -50,6 +54,7 @@ def test_topics_as_they_stand() -> None:
         "loadgate/v1/node/n1/cancel",
         "loadgate/v1/node/n1/control",
         "loadgate/v1/group/g/command/config",
+        "loadgate/v1/node/n1/collection",
         "loadgate/v1/node/n1/replay",
     ]
 
@@ -92,7 +97,11 @@ addresses = st.one_of(
         command_class=st.sampled_from(["query", "config", "control"]),
     ),
     st.builds(TopicAddress, kind=st.just("group_command"), group=parts, command_class=st.just("control")),
-    st.builds(TopicAddress, kind=st.sampled_from(["node_status", "replay", "cancel", "control_switch"]), node=parts),
+    st.builds(
+        TopicAddress,
+        kind=st.sampled_from(["node_status", "replay", "cancel", "control_switch", "collection"]),
+        node=parts,
+    ),
 )
 prefixes = st.lists(parts.filter(lambda part: not part.startswith("$") and len(part) < 40), min_size=1, max_size=4)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ from wire698.frame import (
     split_fragments,
 )
 from wire698.pieces import Apdu
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 ADDRESS = "100000000001"
 METERS = ("500000000001", "500000000002")
