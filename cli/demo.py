@@ -183,7 +183,7 @@ async def _demo(args: argparse.Namespace, directory: Path) -> tuple[Verdict, str
         fleet = Fleet(
             Options(
                 host="127.0.0.1",
-                port=gateway.channels[0].port,
+                port=int(gateway.channels[0].place.rpartition(":")[2]),
                 scenario=scenario_of(args.terminals, args.seed),
                 duration_s=args.duration,
             )

@@ -15,28 +15,29 @@ from importlib.metadata import version
 from random import Random
 from typing import Any, Final
 
-from gateway.channels.tcp_server import TcpServer, TcpServerOptions
+from gateway.assembly import Surroundings, all_channels, make_channel, terminals_at_most
+from gateway.channels.channel import Channel
 from gateway.clock import Clock
+from gateway.collecting import make_collector
+from gateway.collection import Ask, Collector
 from gateway.desk import CommandDesk
 from gateway.downlink import Downlink, replay_route
 from gateway.journal import Journal, JournalFull, JournalLimits
 from gateway.link import ChannelContext, Link
 from gateway.logs import get_logger
+from gateway.medium import Medium, MediumCounters
 from gateway.metrics import Metrics, Sample, counters_source
 from gateway.outlet import Outlet
 from gateway.probes import Probes
 from gateway.publisher import BrokerOptions
 from gateway.sessions import Session, Sessions
-from gateway.settings import Channel, Settings, pattern_filter, split_listen, time_zone
+from gateway.settings import Settings
 from gateway.uplink import NodeStatusTopic, Uplink
-from messages import NodeStatus, ReplayRequest, Topics, decode, encode
-from protocols.dlt698_options import Options
-from protocols.events import Answered, Late, Moment
-from protocols.registry import PROTOCOLS
+from messages import CollectionQuality, NodeStatus, ReplayRequest, Topics, decode, encode
+from protocols.events import Answered, Failure, Late, Moment
 
 log = get_logger(__name__)
 
-PROTOCOL: Final = "dlt698.45"
 _TICK_S: Final = 0.1
 """The machines' deadlines are kept to this precision."""
 _SYNC_CHECK_S: Final = 60.0
@@ -56,8 +57,8 @@ class Gateway:
         self.metrics = Metrics()
         self.started = asyncio.Event()
         """Set when the channels listen."""
-        self.sessions = Sessions(sum(channel.max_connections for channel in settings.channels) * 2)
-        self.channels: list[TcpServer] = []
+        self.sessions = Sessions(terminals_at_most(settings))
+        self.channels: list[Channel] = []
         self.probes: Probes | None = None
         self._rng = rng or Random()  # noqa: S311 (jitter)
         self._topics = Topics(settings.mqtt.prefix)
@@ -68,6 +69,7 @@ class Gateway:
         self.uplink: Uplink | None = None
         self.outlet: Outlet | None = None
         self.desk: CommandDesk | None = None
+        self.collector: Collector | None = None
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -75,60 +77,6 @@ class Gateway:
         """Whether terminals may set their clocks by ours."""
         said = self.settings.protocol.clock_trusted
         return self._synchronized if said == "auto" else said == "yes"
-
-    def _options(self, channel: Channel) -> Options:
-        protocol, terminals = self.settings.protocol, self.settings.terminals
-        return Options(
-            heartbeat_default_s=protocol.heartbeat_default_s,
-            suspect_after=protocol.suspect_after_heartbeats,
-            offline_after=protocol.offline_after_heartbeats,
-            clock_trusted=self._trusted,
-            request_timeout_s=protocol.request_timeout_s,
-            request_retries=protocol.request_retries,
-            report_repeat_window_s=protocol.report_repeat_window_s,
-            max_apdu=protocol.max_apdu_octets,
-            fragment_timeout_s=protocol.fragment_timeout_s,
-            connect=protocol.connect,
-            client_address=channel.client_address,
-            allow=pattern_filter(terminals.allow) if terminals.allow else lambda _: True,
-            unregistered=terminals.without_login,
-        )
-
-    def _context(self, channel: Channel, outlet: Outlet) -> ChannelContext:
-        settings = self.settings
-        protocol = PROTOCOLS[PROTOCOL]
-        zone = time_zone(channel.time_zone)
-        dialogue = protocol.dialogue(self._options(channel), zone, settings.protocol.layouts_cached)
-        raw = settings.terminals.raw
-        return ChannelContext(
-            name=channel.name,
-            protocol=protocol,
-            dialogue=dialogue,
-            sessions=self.sessions,
-            outlet=outlet,
-            clock=self.clock,
-            flush_soon=self._flush_soon,
-            answered=self._answered,
-            arrived=self._arrived,
-            raw=pattern_filter(raw) if raw else lambda _: False,
-            max_frame=settings.protocol.max_frame_octets,
-            max_unsettled=channel.max_unsettled,
-        )
-
-    def _channel(self, channel: Channel, outlet: Outlet) -> TcpServer:
-        host, port = split_listen(channel.listen)
-        options = TcpServerOptions(
-            host=host,
-            port=port,
-            backlog=channel.backlog,
-            max_connections=channel.max_connections,
-            login_rate_per_s=channel.login_rate_per_s,
-            login_burst=channel.login_burst,
-            login_timeout_s=channel.login_timeout_s,
-            half_frame_timeout_s=self.settings.protocol.fragment_timeout_s,
-            write_buffer_bytes=channel.write_buffer_bytes,
-        )
-        return TcpServer(self._context(channel, outlet), options, self.clock)
 
     def _broker(self) -> BrokerOptions:
         mqtt = self.settings.mqtt
@@ -152,7 +100,7 @@ class Gateway:
             node=settings.node.id,
             status=presence,
             version=version("loadgate"),
-            channels=[channel.name for channel in settings.channels],
+            channels=[channel.name for channel in all_channels(settings)],
             control="off" if self.desk is not None and not self.desk.control else "on",
         )
         return encode(status, settings.mqtt.format)
@@ -191,10 +139,27 @@ class Gateway:
         uplink = self.uplink = Uplink(journal, broker, rng=self._rng, status=status)
         outlet = Outlet(journal, self._topics, settings.node.id, settings.mqtt.format, uplink.say)
         self.outlet = outlet
-        self.channels = [self._channel(channel, outlet) for channel in settings.channels]
-        desk = self.desk = CommandDesk(settings, journal, outlet, self.sessions, self.clock, self.channels)
+        around = Surroundings(
+            settings=settings,
+            sessions=self.sessions,
+            outlet=outlet,
+            clock=self.clock,
+            rng=self._rng,
+            clock_trusted=self._trusted,
+            flush_soon=self._flush_soon,
+            answered=self._answered,
+            arrived=self._arrived,
+        )
+        self.channels = [make_channel(channel, around) for channel in all_channels(settings)]
+        contexts = [channel.context for channel in self.channels]
+        desk = self.desk = CommandDesk(settings, journal, outlet, self.sessions, self.clock, contexts)
         desk.on_switched = uplink.refresh_status
         await desk.open()
+        collector = self.collector = make_collector(
+            settings, journal, outlet, self.sessions, contexts[0].dialogue, desk.quirks, self._tell_quality
+        )
+        outlet.marks = collector.note
+        await collector.open(self.clock.moment())
         replay = replay_route(self._topics.replay(settings.node.id), _replay_range, uplink.replay)
         downlink = Downlink(
             replace(broker, client_id=f"{settings.mqtt_client_id}-down"),
@@ -214,7 +179,7 @@ class Gateway:
                     log.info(
                         "listening",
                         node=settings.node.id,
-                        channels={channel.context.name: channel.port for channel in self.channels},
+                        channels={channel.context.name: channel.place for channel in self.channels},
                         probes=self.probes.address,
                     )
                     self.started.set()
@@ -246,6 +211,8 @@ class Gateway:
         log.info("draining", queued=journal.counters.queue_rows, unpublished=uplink.counters.behind)
         for channel in self.channels:
             await channel.stop_accepting()
+        if self.collector is not None:
+            self.collector.close(self.clock.moment())
         committed = asyncio.Event()
         with contextlib.suppress(TimeoutError, JournalFull):
             async with asyncio.timeout(self.settings.mqtt.drain_timeout_s):
@@ -279,13 +246,35 @@ class Gateway:
 
     def _answered(self, session: Session, event: Answered | Late, moment: Moment) -> None:
         """An answer to a request goes to whoever asked."""
-        if self.desk is not None:
+        ask = event.request.context
+        if self.collector is not None and isinstance(ask, Ask):
+            if isinstance(event, Late):
+                self.collector.late(ask, event.result, moment)
+            else:
+                self.collector.answered(ask, event.result, moment)
+        elif self.desk is not None:
             self.desk.answered(session, event, moment)
 
     def _arrived(self, session: Session) -> None:
         """A terminal has shown itself: what waits for it may go."""
         if self.desk is not None:
             self.desk.arrived(session)
+        if self.collector is not None:
+            self.collector.arrived(session.machine.terminal, self.clock.moment())
+
+    def _collect(self, collector: Collector, moment: Moment) -> None:
+        """Ask what is to be polled or fetched now."""
+        for ask in collector.tick(moment):
+            session = self.sessions.get(ask.terminal)
+            if session is None or session.link is None:
+                collector.answered(ask, Failure("lost", "the terminal is not connected"), moment)
+            else:
+                session.context.air.ask(session, ask.request, ask.priority, until=ask.until)
+
+    def _tell_quality(self, quality: CollectionQuality) -> None:
+        """The hourly quality of collection, on the node's topic."""
+        if self.outlet is not None:
+            self.outlet.tell(self._topics.collection(self.settings.node.id), quality)
 
     async def _keep_time(self) -> None:
         """Tick the machines whose deadline has come."""
@@ -297,16 +286,19 @@ class Gateway:
                 self._synchronized = self.clock.synchronized()
             overdue = self.sessions.overdue(moment)
             for session in overdue:
+                before = session.machine.presence
                 session.context.dispatch(session, session.machine.tick(moment), moment)
                 link = session.link
                 if link is None:
                     continue
                 link.flush()
-                if session.machine.presence == "offline" and link.reading:
+                if before != "offline" and session.machine.presence == "offline" and link.reading:
                     # Its connection is dead, though nobody has said so (a NAT forgot it, a modem lost power).
                     link.let_go(session, "no heartbeat in time")
             if self.desk is not None:
                 self.desk.tick(moment)
+            if self.collector is not None:
+                self._collect(self.collector, moment)
             await asyncio.sleep(0 if overdue else _TICK_S)
 
     # --- what others see ----------------------------------------------------------------------------------------
@@ -325,7 +317,7 @@ class Gateway:
         metrics = self.metrics
         if self.desk is not None:
             counters = self.desk.commands.counters
-            metrics.register("commands", counters_source("commands", counters, gauges=("open",)))
+            metrics.register("commands", counters_source("commands", counters, gauges=("open", "untold")))
         now = ("queue_rows", "queue_bytes", "disk_bytes", "full", "stalled")
         metrics.register("journal", counters_source("journal", journal.counters, gauges=now))
         flow = ("connected", "in_flight", "behind")
@@ -333,14 +325,18 @@ class Gateway:
         metrics.register("downlink", counters_source("downlink", downlink.counters, gauges=("connected",)))
         metrics.register("sessions", counters_source("sessions", self.sessions.counters, gauges=("known",)))
         metrics.register("messages", lambda: _messages(outlet))
+        if self.collector is not None:
+            metrics.register("collection", self.collector.metrics)
         for channel in self.channels:
             context = channel.context
             labels = {"channel": context.name}
             metrics.register(f"frames.{context.name}", counters_source("frames", context.counters, labels=labels))
-            metrics.register(
-                f"tcp.{context.name}",
-                counters_source("tcp", channel.counters, gauges=("connections", "waiting"), labels=labels),
-            )
+            prefix = type(channel).__name__.lower().removesuffix("server")
+            source = counters_source(prefix, channel.counters, gauges=channel.gauges, labels=labels)
+            metrics.register(f"channel.{context.name}", source)
+            if isinstance(context.air, Medium):
+                air = counters_source("medium", context.air.counters, gauges=MediumCounters.GAUGES, labels=labels)
+                metrics.register(f"medium.{context.name}", air)
             metrics.register(f"link.{context.name}", lambda context=context: _link(context))  # type: ignore[misc]
 
 

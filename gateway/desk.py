@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from datetime import tzinfo
 from typing import Any, Final
 
-from gateway.channels.tcp_server import TcpServer
+from gateway.assembly import all_channels
 from gateway.clock import Clock
 from gateway.clockkeeper import ClockKeeper, ClockLimits
 from gateway.commands import Commands
@@ -17,6 +17,7 @@ from gateway.interlocks import InterlockLimits, Interlocks
 from gateway.jobs import CommandLimits
 from gateway.journal import Journal, JournalFull
 from gateway.ledger import forget
+from gateway.link import ChannelContext
 from gateway.logs import get_logger
 from gateway.outlet import Outlet
 from gateway.sessions import Session, Sessions
@@ -44,7 +45,7 @@ class CommandDesk:
         outlet: Outlet,
         sessions: Sessions,
         clock: Clock,
-        channels: list[TcpServer],
+        channels: list[ChannelContext],
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -58,6 +59,7 @@ class CommandDesk:
         locks = settings.interlocks
         limits = InterlockLimits(locks.guarantee, locks.approvals, locks.trips_per_minute, locks.trips_in_force)
         self.interlocks = Interlocks(limits, control=journal.meta.get(_SWITCH) != "off", tripped=set())
+        self.quirks = quirks_by_terminal(settings.quirks)
         bounds = settings.commands
         self.commands = Commands(
             journal,
@@ -66,12 +68,12 @@ class CommandDesk:
             clock,
             CommandLimits(bounds.max_per_terminal, bounds.max_open, bounds.query_attempts),
             self.interlocks,
-            channels[0].context.dialogue,
-            quirks_by_terminal(settings.quirks),
+            channels[0].dialogue,
+            self.quirks,
         )
         keeping = settings.clock
         clock_limits = ClockLimits(keeping.from_s, keeping.to_s, keeping.quiet_s, keeping.times_a_month)
-        zones = {channel.name: time_zone(channel.time_zone) for channel in settings.channels}
+        zones = {channel.name: time_zone(channel.time_zone) for channel in all_channels(settings)}
 
         def zone_of(session: Session) -> tzinfo:
             return zones[session.context.name]
@@ -134,12 +136,12 @@ class CommandDesk:
         """Send a broadcast frame to every link of a channel; terminals do not answer it."""
         now = self._clock.moment().wall
         for one in self._channels:
-            if one.context.name != channel or command.expires_at <= now:
+            if one.name != channel or command.expires_at <= now:
                 continue
-            octets = one.context.dialogue.broadcast(command, now)
+            octets = one.dialogue.broadcast(command, now)
             if octets is None:
                 return False
-            links = list(one.context.links)
+            links = list(one.links)
             for link in links:
                 link.broadcast(octets)
             log.info("broadcast", channel=channel, verb=command.verb, links=len(links), by=command.issued_by)

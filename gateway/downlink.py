@@ -132,6 +132,10 @@ class Downlink:
             try:
                 await self._session()
             except (aiomqtt.MqttError, OSError, SubscribeRefused) as exc:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # aiomqtt may answer a cancellation with an error of its own.
+                    raise asyncio.CancelledError from exc
                 self._fall_back(exc)
                 if self.counters.connects == connects:
                     self.counters.connect_failures += 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from gateway.air import Air, FreeAir
 from gateway.clock import Clock
 from gateway.journal import JournalClosed, JournalFull
 from gateway.logs import get_logger
@@ -105,12 +106,17 @@ class ChannelContext:
     """Links on which the beginning of a frame waits for its rest."""
     acknowledgement: Histogram = field(default_factory=Histogram)
     """From the receipt of a report to its acknowledgement, s."""
+    air: Air = field(init=False)
+    """How terminals of this channel are asked something."""
     paused: bool = False
     """The journal has no room: links do not read, those that are yet to come included."""
     holds: int = 0
     """Times that a link stopped reading because too much of it waited for the journal."""
     pauses: int = 0
     """Times that all links stopped reading because the journal had no room."""
+
+    def __post_init__(self) -> None:
+        self.air = FreeAir(self.clock)
 
     def dispatch(self, session: Session, events: list[Event], moment: Moment) -> None:
         """Carry out what a machine says."""

@@ -133,6 +133,9 @@ class Medium:
     ) -> None:
         """Have a request wait for its turn. See `Air`."""
         moment, options = self._clock.moment(), self.options
+        if self.link is None:
+            self._end(session, request, _LOST, moment)
+            return
         estimate = 0.0
         if priority >= POLL:
             cost = options.key_up_s + options.airtime(64) + self._times.of(session).timeout(options) + options.drain_s
@@ -146,17 +149,8 @@ class Medium:
         if priority >= POLL and self._silence.count(session):
             left = 0
         patience = None if request.timeout is None else min(request.timeout, options.patience_max_s)
-        ticket = Ticket(
-            priority,
-            session,
-            request,
-            left=left,
-            patience=patience,
-            until=until,
-            sent=sent,
-            estimate=estimate,
-            asked=(request.timeout, request.retries),
-        )
+        asked = (request.timeout, request.retries)
+        ticket = Ticket(priority, session, request, b"", left, patience, until, sent, estimate, asked)
         if not self._waiting.put(ticket):
             self.counters.refused += 1
             self._silence.cost(estimate, 0.0)
@@ -354,13 +348,10 @@ class Medium:
         self.state = "idle"
         self._owed.clear()
         self._quiet_at = 0.0
-        waiting = list(self._waiting)
-        for ticket in waiting:
-            if ticket.request is None:
-                continue
-            self._waiting.remove(ticket.request)
-            if ticket.session is not None:
-                self._end(ticket.session, ticket.request, Failure("lost", "the line is gone"), moment)
+        for ticket in list(self._waiting):
+            if ticket.request is not None and ticket.session is not None:
+                self._waiting.remove(ticket.request)
+                self._end(ticket.session, ticket.request, _LOST, moment)
         self._given.clear()
         self.counters.waiting = len(self._waiting)
 
@@ -600,4 +591,5 @@ def _named(session: Session, terminal: str) -> bool:
     return session.machine.terminal == terminal
 
 
+_LOST: Final = Failure("lost", "the line is gone")
 _SKIPPED: Final = Failure("skipped", "the terminal does not answer, and is asked more rarely")

@@ -9,7 +9,7 @@ what was before the gateway knew him.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from gateway.gapfill import GapFill
 from gateway.polling import DAY_MS, HOUR_MS, Poller, fixed_offset_ms
@@ -32,8 +32,8 @@ class Ratio(NamedTuple):
     """
 
     plan: str
-    kind: str
-    period: str
+    kind: Literal["poll", "fill"]
+    period: Literal["hour", "day", "month"]
     start: int
     end: int
     owed: int
@@ -44,7 +44,7 @@ class Ratio(NamedTuple):
 class _Span(NamedTuple):
     """A period [start, end) of a collection plan, ms, and its slots first to last."""
 
-    period: str
+    period: Literal["hour", "day", "month"]
     start: int
     end: int
     first: int

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from gateway.settings_checks import ADDRESSES, BOOL, HEX, LISTEN, NAME, NAME_PATTERN, ZONE, split_listen
 
-CHANNEL_SECTIONS: Final = ("channels", "tcp_clients", "udp", "serial")
+CHANNEL_SECTIONS: Final = ("channels", "tcp_clients", "udp", "serial", "radio")
 
 
 def place_of(value: str) -> tuple[str, str, int]:
@@ -145,6 +145,52 @@ class SerialChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reconnect_min_s: Annotated[float, Meta(description="First wait after an end.", ge=0.1, le=3_600)] = 0.5
     reconnect_max_s: Annotated[float, Meta(description="Longest wait.", ge=0.1, le=3_600)] = 30.0
     write_buffer_bytes: Annotated[int, Meta(description="Octets that may wait.", ge=1_024, le=1 << 24)] = 65_536
+    max_unsettled: Annotated[
+        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
+    ] = 64
+    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
+    client_address: Annotated[
+        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
+    ] = 0x10
+
+
+class RadioChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """230 MHz data radio (数传电台) behind a serial port or a serial server: shared, half-duplex. Repeat the table."""
+
+    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
+        "radio"
+    )
+    url: Annotated[str, Meta(description="The line to it.", min_length=1, max_length=256, extra=_SERIAL)] = "/dev/ttyS0"
+    bit_rate: Annotated[int, Meta(description="Bits a second, of the port and on the air.", ge=1_200, le=19_200)] = (
+        9_600
+    )
+    parity: Annotated[Literal["N", "E", "O"], Meta(description="Parity (校验).")] = "E"
+    stop_bits: Annotated[Literal[1, 2], Meta(description="Stop bits.")] = 1
+    open_timeout_s: Annotated[float, Meta(description="Time to open it.", ge=0.1, le=300)] = 10.0
+    keying: Annotated[
+        Literal["auto", "rts"], Meta(description="What raises the carrier: the radio itself, or the RTS line.")
+    ] = "auto"
+    preamble: Annotated[int, Meta(description="FE octets (前导字节) before each frame.", ge=0, le=32)] = 4
+    key_up_s: Annotated[float, Meta(description="From the carrier to the first octet (发射建立时间).", ge=0, le=5)] = (
+        0.05
+    )
+    key_down_s: Annotated[float, Meta(description="Carrier behind the last octet.", ge=0, le=5)] = 0.0
+    turnaround_s: Annotated[float, Meta(description="Guard behind an answer, before we talk.", ge=0, le=5)] = 0.02
+    drain_s: Annotated[
+        float, Meta(description="Guard after an answer that did not come, for one that comes late.", ge=0, le=10)
+    ] = 0.2
+    answer_min_s: Annotated[float, Meta(description="Shortest wait for an answer.", ge=0.01, le=60)] = 0.1
+    answer_max_s: Annotated[float, Meta(description="Longest wait for an answer.", ge=0.01, le=60)] = 1.0
+    max_frame: Annotated[int, Meta(description="Longest frame, octets.", ge=64, le=16_385)] = 1_024
+    retries: Annotated[int, Meta(description="Repetitions of a request that does not say.", ge=0, le=10)] = 1
+    max_waiting: Annotated[int, Meta(description="Requests that wait, of one priority.", ge=1, le=1_000_000)] = 4_096
+    skip_most: Annotated[
+        int, Meta(description="Rounds that a silent terminal is left out, at most.", ge=0, le=10_000)
+    ] = 31
+    terminals: Annotated[tuple[str, ...], Meta(description="Who is on the air.", extra=ADDRESSES)] = ()
+    others: Annotated[bool, Meta(description="Serve those that are not named, too.", extra=BOOL)] = True
+    reconnect_min_s: Annotated[float, Meta(description="First wait after the port's end.", ge=0.1, le=3_600)] = 0.5
+    reconnect_max_s: Annotated[float, Meta(description="Longest wait.", ge=0.1, le=3_600)] = 30.0
     max_unsettled: Annotated[
         int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
     ] = 64

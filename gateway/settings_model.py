@@ -13,7 +13,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gateway.settings_channels import CHANNEL_SECTIONS, Channel, SerialChannel, TcpClientChannel, UdpChannel
+from gateway.settings_channels import (
+    CHANNEL_SECTIONS,
+    Channel,
+    RadioChannel,
+    SerialChannel,
+    TcpClientChannel,
+    UdpChannel,
+)
 from gateway.settings_checks import (
     ADDRESSES,
     CLIENT_ID,
@@ -46,6 +53,7 @@ __all__ = [
     "Poll",
     "Protocol",
     "Quirk",
+    "RadioChannel",
     "SerialChannel",
     "Settings",
     "TcpClientChannel",
@@ -215,6 +223,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tcp_clients: tuple[TcpClientChannel, ...] = ()
     udp: tuple[UdpChannel, ...] = ()
     serial: tuple[SerialChannel, ...] = ()
+    radio: tuple[RadioChannel, ...] = ()
     terminals: Terminals = Terminals()
     protocol: Protocol = Protocol()
     commands: Commands = Commands()

@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final, cast
 
+from gateway.channels.channel import Traits
 from gateway.clock import Clock
 from gateway.link import ChannelContext, Link
 from gateway.logs import get_logger
@@ -214,6 +215,18 @@ class TcpServer:
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def traits(self) -> Traits:
+        return Traits("stream", self.context.max_frame)
+
+    @property
+    def gauges(self) -> tuple[str, ...]:
+        return ("connections", "waiting")
+
+    @property
+    def place(self) -> str:
+        return f"{self.options.host}:{self.port}" if self._server is not None else self.options.host
 
     async def start(self) -> None:
         """Listen. Raises OSError where that cannot be."""

@@ -147,7 +147,10 @@ def _(given: Any, expected: Any) -> None:
 def _(given: Any, expected: Any) -> None:
     change = START + timedelta(days=12)
     times = [(START, change), (change, END)]
-    segments = [chain(*row, *span, f"m{n}") for n, (row, span) in enumerate(zip(given["segments"], times, strict=True))]
+    segments = [
+        chain(first, last, mult, start, end, f"m{start:%d}")
+        for (first, last, mult), (start, end) in zip(given["segments"], times, strict=True)
+    ]
     assert chain_energy(segments).kwh == dec(expected)
 
 
@@ -488,7 +491,7 @@ def _(given: Any, expected: Any) -> None:
 
 TIERS = {"t": [2760, 4800], "prices": ["0.538", "0.588", "0.838"]}
 """What A36, A37 and A40 leave out: the Zhejiang tiers of A34."""
-TIER_BASE = {"id": "tiers", "version": "1", "valid_from": date(2020, 1, 1)}
+TIER_BASE: dict[str, Any] = {"id": "tiers", "version": "1", "valid_from": date(2020, 1, 1)}
 
 
 def tier_tariff(thresholds: Any, tou: tiers.TouMode, **prices: Any) -> tiers.TierTariff:

@@ -93,8 +93,8 @@ class Script:
             return access.GetResponseNormalList(apdu.piid, results)
         return access.ActionResponseNormal(apdu.piid, apdu.omd, Dar(0))
 
-    def frame(self, apdu: Any) -> bytes:
-        return build_frame(0xC3, self.address, 0x10, model.build(apdu))
+    def frame(self, apdu: Any, control: int = 0xC3) -> bytes:
+        return build_frame(control, self.address, 0x10, model.build(apdu))
 
     def tick(self, now: float) -> list[Saying]:
         due = [octets for at, octets in self.unasked if at <= now]
@@ -173,7 +173,6 @@ class RadioBench:
         for name in names:
             session = self.bench.sessions.get(name)
             assert session is not None
-            _expected(session)
             self.sessions[name] = session
 
     def _answered(self, session: Session, event: Answered | Late, moment: Moment) -> None:
@@ -228,6 +227,7 @@ class RadioBench:
         if heard:
             self.medium.received(heard, self.clock.moment())
         self.bench.tick()
+        self.bench.commit()
         self.medium.tick(self.clock.moment())
         return True
 
@@ -286,17 +286,10 @@ class _End:
         raise AssertionError(f"the line is closed: {reason}")
 
 
-def _expected(session: Session) -> None:
-    """What the channel's `expect` does, for a machine that cannot be told."""
-    machine: Any = session.machine
-    if not hasattr(machine, "expect"):
-        machine._address = Address.of(machine.terminal)
-        machine._identified = True
-
-
 def _give_up(self: Any, request: Request, moment: Moment) -> list[Any]:
     """What `Impatient` says, for a machine that has it not yet."""
-    exchange, events = self._exchange, []
+    exchange = self._exchange
+    events: list[Any] = []
     if exchange is not None and exchange.request is request:
         self._finish(exchange, Failure("timed_out", "no answer in the turn"), moment, events)
     return events

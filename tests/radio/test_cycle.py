@@ -11,9 +11,11 @@ from gateway.medium import CONTROL, POLL, MediumOptions
 from simulators.radio import MASTER, RadioSettings
 
 if TYPE_CHECKING:
+    from tests.protocols.terminal_side import dated
     from tests.radio.radio_parts import Dead, RadioBench, Script, names, terminal, trip
 else:
     from radio_parts import Dead, RadioBench, Script, names, terminal, trip
+    from terminal_side import dated
 
 
 def bounds(bench: RadioBench, since: float) -> tuple[float, float]:
@@ -123,21 +125,24 @@ def test_a_terminal_that_is_back_is_asked_every_round_again() -> None:
 
 
 def test_nobody_talks_before_the_medium_is_quiet() -> None:
-    """Terminals that speak unasked are listened to first; what we owe them goes out in its turn."""
+    """Terminals that speak unasked are listened to; what they are owed goes out in its turn, once each."""
     stations = [Script(name) for name in names(12)]
-    bench = RadioBench(stations)
     for number, station in enumerate(stations):
-        report = station.frame(_report())
-        station.unasked = [(1000.0 + number * 0.61, b"\x83".join((report[:3], report[4:])))]
-    bench.round(names(12))
-    bench.finish()
-    masters = [violation for violation in bench.radio.violations if violation.talkers[1] == MASTER]
-    assert not masters, "the master never begins while somebody talks"
-
-
-def _report() -> object:
-    if TYPE_CHECKING:
-        from tests.protocols.terminal_side import dated
-    else:
-        from terminal_side import dated
-    return dated()
+        report = dated(energy=number)
+        station.unasked = [(1000.0 + number * 0.61, station.frame(report, 0x83))]
+    bench = RadioBench(stations)
+    for name in names(12):
+        bench.ask(name)
+        bench.run(0.9)
+    bench.run(10.0)
+    # Before the first octets are out of the receiver nobody can know that somebody talks.
+    unheard_s = bench.radio_settings.key_up_s + 17 * bench.radio_settings.octet_s
+    for at, _, (first, second) in bench.radio.violations:
+        assert second == MASTER
+        begun = max(carrier.begins for carrier in bench.on_air() if carrier.talker == first and carrier.begins <= at)
+        assert at - begun <= unheard_s, "the master never begins over what it hears"
+    reports = len(bench.bench.shelf.data)
+    assert reports >= 8
+    assert bench.medium.counters.turns["reply"] == reports
+    heard = [apdu for station in stations for _, apdu in station.heard if apdu.HEAD == b"\x08\x02"]
+    assert reports - len(bench.radio.violations) <= len(heard) <= reports

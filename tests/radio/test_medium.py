@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.medium import BACKFILL, CLOCK, CONTROL, POLL, PRIORITIES, QUERY, FreeAir, MediumOptions
+from protocols.dlt698 import Dlt698Machine
 from protocols.events import Request
 from simulators.radio import MASTER, RadioSettings
 from wire698 import access, model
@@ -149,14 +151,27 @@ def test_noise_without_end_is_talked_over() -> None:
     assert [done.failure for done in bench.done] == [None]
 
 
+def test_a_machine_that_cannot_be_told_ends_by_its_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The medium goes on with others meanwhile."""
+    monkeypatch.delattr(Dlt698Machine, "give_up")
+    bench = RadioBench([Dead(ONE), Script(TWO), Script(THREE)])
+    for name in (ONE, TWO, THREE):
+        bench.ask(name, retries=0)
+    bench.finish()
+    assert [(done.terminal, done.failure) for done in bench.done] == [(TWO, None), (THREE, None), (ONE, "timed_out")]
+    assert bench.done[1].at - 1000.0 < 2.5
+    assert 3.0 < bench.done[2].at - 1000.0 < 5.0
+    assert not bench.radio.violations
+
+
 # --- the answer time -------------------------------------------------------------------------------------------------
 
 
 def test_the_answer_time_converges_for_each_terminal() -> None:
     """A dead silence after 20 answers costs each what it has taught: the fast one little, the slow one more."""
-    slow_s, seen = 0.6, {ONE: 0, TWO: 0}
+    slow_s, seen = 0.6, {ONE: 0.0, TWO: 0.0}
 
-    def until_silent(delay: float) -> object:
+    def until_silent(delay: float) -> Callable[[int], float | None]:
         return lambda asked: delay if asked <= 20 else None
 
     bench = RadioBench([Script(ONE, until_silent(0.0)), Script(TWO, until_silent(slow_s))])
