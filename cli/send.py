@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -29,11 +30,13 @@ example:
   loadgate send channel:tcp set_clock
 
 With --wait every status is printed as it comes; the exit status is 0 only when the last one is good: succeeded, or
-verified for a control whose effect is read back.
+verified for a control whose effect is read back; for a group, when that is so for all its terminals.
 """
 
 _GOOD = frozenset({"succeeded", "verified"})
 _GRACE_S = 30.0
+_QUIET_S = 2.0
+"""A group has told everything when all members heard of are done and nothing came for so long."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,27 +120,42 @@ async def _send(options: BrokerOptions, args: argparse.Namespace, command: Comma
         if args.wait and heard:
             await line.subscribe(heard)
         await line.say(topic, command)
+        last: dict[str, Ack] = {}
         if not args.wait or not heard:
             print(command.id)
             return 0
         limit = args.timeout if args.timeout is not None else args.expires + _GRACE_S
         try:
-            async with asyncio.timeout(args.timeout):
-                return await _follow(line, command, args.output)
+            async with asyncio.timeout(limit) as patience:
+                async for ack in _statuses(line, command, several=kind == "group" and bool(name)):
+                    print(encode(ack, "json").decode() if args.output == "json" else spoken(ack), flush=True)
+                    last[ack.terminal] = ack
+                    if args.timeout is None:
+                        patience.reschedule(None)  # it is taken on: its last status comes, however late
         except TimeoutError:
             print(f"loadgate send: no final status of {command.id} within {limit:g} s", file=sys.stderr)
             return FAILED
+    return 0 if last and all(ack.status in _GOOD for ack in last.values()) else FAILED
 
 
-async def _follow(line: Line, command: Command, output: str) -> int:
-    """Print statuses until the last."""
-    async for message in line.hear():
-        if not isinstance(message, Ack) or message.command_id != command.id:
-            continue
-        print(encode(message, "json").decode() if output == "json" else spoken(message), flush=True)
-        if message.final:
-            return 0 if message.status in _GOOD else FAILED
-    return FAILED
+async def _statuses(line: Line, command: Command, *, several: bool) -> AsyncIterator[Ack]:
+    """Statuses as they come, until the last: of a group, until all terminals that have told something are done."""
+    under_way: dict[str, bool] = {}
+    messages = line.hear()
+    while True:
+        done = bool(under_way) and not any(under_way.values())
+        if done and not several:
+            return
+        try:
+            async with asyncio.timeout(_QUIET_S if done else None):
+                message = await anext(messages)
+        except TimeoutError:
+            if done:
+                return
+            raise
+        if isinstance(message, Ack) and message.command_id == command.id:
+            under_way[message.terminal] = not message.final
+            yield message
 
 
 def spoken(ack: Ack) -> str:

@@ -17,6 +17,8 @@ from gateway.slots import Account, FillPlan
 
 __all__ = ["Ratio", "Survey"]
 
+Period = Literal["hour", "day", "month"]
+
 _MS: Final = 1000
 _SURVEYED: Final = 200
 """Accounts that are counted at once."""
@@ -33,7 +35,7 @@ class Ratio(NamedTuple):
 
     plan: str
     kind: Literal["poll", "fill"]
-    period: Literal["hour", "day", "month"]
+    period: Period
     start: int
     end: int
     owed: int
@@ -44,7 +46,7 @@ class Ratio(NamedTuple):
 class _Span(NamedTuple):
     """A period [start, end) of a collection plan, ms, and its slots first to last."""
 
-    period: Literal["hour", "day", "month"]
+    period: Period
     start: int
     end: int
     first: int
@@ -109,11 +111,12 @@ class Survey:
             over = self.wall - min(round(plan.every_s * _MS), HOUR_MS)
             hour = _floor(over, HOUR_MS, ahead) - HOUR_MS
             today = _floor(self.wall, DAY_MS, ahead)
-            for period, start, length in (
+            spans: tuple[tuple[Period, int, int], ...] = (
                 ("hour", hour, HOUR_MS),
                 ("day", today, DAY_MS),
                 ("day", today - DAY_MS, DAY_MS),
-            ):
+            )
+            for period, start, length in spans:
                 owed, first, cycle = self._poller.tally.of(plan.name, period, start)
                 if owed:
                     yield Ratio(plan.name, "poll", period, start, start + length, owed, first, cycle)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -39,11 +40,8 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value // timedelta(microseconds=1)
     if isinstance(value, msgspec.Struct):
-        return {
-            field.name: _plain_value(getattr(value, field.name))
-            for field in msgspec.structs.fields(value)
-            if not _is_default(field, getattr(value, field.name))
-        }
+        items = ((field, getattr(value, field.name)) for field in _fields(type(value)))
+        return {field.name: _plain_value(item) for field, item in items if not _is_default(field, item)}
     if isinstance(value, Mapping):
         return {str(_plain_value(key)): _plain_value(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
@@ -51,6 +49,11 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain_value(item) for item in value]
     raise TypeError(f"no canonical form for {type(value).__name__}: binary floats have no place here")
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
 
 
 def _is_default(field: msgspec.structs.FieldInfo, value: Any) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.medium import CONTROL, POLL, MediumOptions
+from protocols.events import Request
 from simulators.radio import MASTER, RadioSettings
 
 if TYPE_CHECKING:
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 else:
     from radio_parts import Dead, RadioBench, Script, names, terminal, trip
     from terminal_side import dated
+
+
+def on_the_air(request: Request) -> bool:
+    return request.attempts > 0
+
+
+def is_last(bench: RadioBench, request: Request) -> bool:
+    return bench.done[-1].request is request
 
 
 def bounds(bench: RadioBench, since: float) -> tuple[float, float]:
@@ -62,10 +72,9 @@ def test_a_trip_is_on_the_air_within_one_exchange(bit_rate: int) -> None:
         assert bench.medium.counters.waiting > 20
         asked, victim = bench.now, names(60)[part]
         request = bench.ask(victim, CONTROL, trip(), retries=0)
-        bench.run(60, lambda request=request: request.attempts > 0)
-        first = bench.now
-        bench.run(60, lambda request=request: bench.done[-1].request is request)
-        assert first - asked <= longest
+        bench.run(60, partial(on_the_air, request))
+        assert bench.now - asked <= longest
+        bench.run(60, partial(is_last, bench, request))
     assert not bench.radio.violations
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.medium import BACKFILL, CLOCK, CONTROL, POLL, PRIORITIES, QUERY, FreeAir, MediumOptions
-from protocols.dlt698 import Dlt698Machine
 from protocols.events import Request
 from simulators.radio import MASTER, RadioSettings
 from wire698 import access, model
@@ -153,7 +152,7 @@ def test_noise_without_end_is_talked_over() -> None:
 
 def test_a_machine_that_cannot_be_told_ends_by_its_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The medium goes on with others meanwhile."""
-    monkeypatch.delattr(Dlt698Machine, "give_up")
+    monkeypatch.setattr("gateway.medium.Impatient", type("Nobody", (), {}))
     bench = RadioBench([Dead(ONE), Script(TWO), Script(THREE)])
     for name in (ONE, TWO, THREE):
         bench.ask(name, retries=0)
