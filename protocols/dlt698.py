@@ -21,7 +21,7 @@ from messages import State, Up, message_id
 from wire698 import access, link, model
 from wire698.errors import WireError
 from wire698.fast import FastDecoder
-from wire698.frame import ACK, DIR, FRAGMENT, SCRAMBLED, Address, Frame, Reassembler, build_frame, parse_fragment
+from wire698.frame import ACK, FRAGMENT, Address, Frame, build_frame, parse_fragment
 from wire698.notation import BuildError
 from wire698.pieces import ClientApdu, ServerApdu, holds_records
 from wire698.values import Piid
@@ -46,6 +46,7 @@ from .events import (
 )
 from .exchange import Exchange
 from .mapping import Mapper, Said
+from .pieces import Pieces
 from .presence import TRANSITIONS, Presence, Trigger
 from .reports import REPORTS, Recent, content_of, follow_content, identify, protected, report_response
 from .times import Instants
@@ -70,7 +71,6 @@ class Dlt698Machine:
         "_ended",
         "_exchange",
         "_expected",
-        "_fragment_deadline",
         "_heartbeat",
         "_identified",
         "_instants",
@@ -79,10 +79,10 @@ class Dlt698Machine:
         "_offset",
         "_options",
         "_outgoing",
+        "_pieces",
         "_piid",
         "_presence",
         "_queue",
-        "_reassembler",
         "_recent",
         "_since",
         "_wall_seen",
@@ -118,8 +118,7 @@ class Dlt698Machine:
         self._queue: deque[Request] | None = None
         self._exchange: Exchange | None = None
         self._ended: tuple[Exchange, ...] = ()
-        self._reassembler: Reassembler | None = None
-        self._fragment_deadline: float | None = None
+        self._pieces: Pieces | None = None
         self._recent: Recent | None = None
 
     # --- the link -----------------------------------------------------------------------------------------------
@@ -145,8 +144,7 @@ class Dlt698Machine:
         return self._lose("the connection was closed")
 
     def _lose(self, text: str) -> list[Event]:
-        self._reassembler = None
-        self._fragment_deadline = None
+        self._pieces = None
         self._drop_own()
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.request.context is _OWN:
@@ -222,28 +220,23 @@ class Dlt698Machine:
                 if further is not None:
                     self._outgoing.append(further)
             return None
-        if self._reassembler is None:
-            self._reassembler = Reassembler(self._options.max_apdu)
-        waited = self._reassembler.open
-        acknowledgement, whole, warning = self._reassembler.feed(fragment)
+        if self._pieces is None:
+            self._pieces = Pieces(self._options)
+        waited = self._pieces.open
+        answer, whole, warning = self._pieces.take(frame, fragment, moment.mono)
         if warning is not None:
             events.append(Violation(warning, frame.raw))
-        if acknowledgement is not None and (whole is None or self._options.acknowledge_last_fragment):
-            control = frame.control & ~(DIR | SCRAMBLED)
-            self._outgoing.append(build_frame(control, frame.address, frame.client, acknowledgement))
-        open_still = self._reassembler.open
-        self._fragment_deadline = moment.mono + self._options.fragment_timeout_s if open_still else None
-        if self._exchange is not None and (waited or open_still):
+        if answer is not None:
+            self._outgoing.append(answer)
+        if self._exchange is not None and (waited or self._pieces.open):
             self._exchange.extend(moment.mono)
         return whole
 
     # --- LINK and presence --------------------------------------------------------------------------------------
 
     def _link(self, apdu: link.LinkRequest, frame: Frame, moment: Moment, events: list[Event]) -> None:
-        allowed = self._options.allow(self.terminal)
-        trusted = self._options.clock_trusted
-        if callable(trusted):
-            trusted = trusted()
+        allowed, trusted = self._options.allow(self.terminal), self._options.clock_trusted
+        trusted = trusted() if callable(trusted) else trusted
         result = (0 if allowed else ILLEGAL_DEVICE) | (CLOCK_TRUSTED if trusted else 0)
         now = self._instants.date_time(moment.wall)
         response = link.LinkResponse(apdu.piid, result, apdu.time, now, now)
@@ -543,12 +536,20 @@ class Dlt698Machine:
         self._proceed(moment)
         return [Answered(request, Failure("cancelled", "taken back before it was sent"))]
 
+    def give_up(self, request: Request, moment: Moment) -> list[Event]:
+        """The present attempt has had no answer: as if its time were over."""
+        events: list[Event] = []
+        if self._exchange is not None and self._exchange.request is request:
+            self._finish(self._exchange, Failure("timed_out", "no answer in its turn"), moment, events)
+        return events
+
     # --- time ---------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """The nearest instant (mono) at which something is overdue."""
         nearest = self._silent_at()
-        for other in (self._exchange.deadline if self._exchange is not None else None, self._fragment_deadline):
+        for waiting in (self._exchange, self._pieces):
+            other = waiting.deadline if waiting is not None else None
             if other is not None and (nearest is None or other < nearest):
                 nearest = other
         return nearest
@@ -569,9 +570,8 @@ class Dlt698Machine:
                 self._trigger("missed", moment, events, "heartbeat_missed")
             else:
                 self._trigger("late", moment, events, "heartbeat_late")
-        if self._fragment_deadline is not None and moment.mono >= self._fragment_deadline:
-            self._fragment_deadline = None
-            self._reassembler = None
+        if self._pieces is not None and self._pieces.deadline is not None and moment.mono >= self._pieces.deadline:
+            self._pieces = None
             events.append(Violation("fragment-timeout", b""))
         if self._exchange is not None and moment.mono >= self._exchange.deadline:
             self._overdue(self._exchange, moment, events)

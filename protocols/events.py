@@ -80,7 +80,8 @@ class Late(NamedTuple):
 class Failure(NamedTuple):
     """Why a request has no answer.
 
-    name: `timed_out`, `cancelled`, `lost` (connection), `refused` (error response; code), `bad_answer`, `busy`.
+    name: `timed_out`, `cancelled`, `lost` (connection), `refused` (error response; code), `bad_answer`, `busy`; of a
+    shared medium also `expired` and `skipped` (a poll of a terminal that does not answer).
     """
 
     name: str

@@ -6,5 +6,5 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-for directory in (HERE.parent / "protocols", HERE.parent / "e2e"):
+for directory in (HERE.parent / "protocols", HERE.parent / "e2e", HERE.parent / "commands"):
     sys.path.insert(0, str(directory))

@@ -45,6 +45,8 @@ NOON = 1_763_951_400_000
 """2025-11-24 10:30:00 in Shanghai, far from any full hour."""
 GUARANTEE, RELAY_OUTPUT, ALARM_STATE, COMMAND_STATE = 0x80010200, 0x80000300, 0x80000400, 0x80000500
 CLOCK = 0x40000200
+PERIOD_S = 60_000
+"""Heartbeat period: a test that moves the clock by hours keeps its connection."""
 TRIP, CLOSE = 0x800081, 0x800082
 """OMDs without their last octet."""
 TRIP_ARGS: dict[str, Any] = {"relays": [{"relay": 1, "alarm_delay_min": 1}]}
@@ -216,9 +218,9 @@ async def given_up(office: Office, terminal: Scripted, clock: HandClock, command
 class Scripted:
     """A terminal on a real connection. It records the octets of every request, and answers by its tables.
 
-    values: OAD to what is read there; refused: OAD, or OMD without its last octet, to the DAR. canned: answers that go
-    before the tables, in order (their invoke number is put in). silent: hear, and say nothing. hold: keep answers back
-    until `release`. deaf_to(apdu): close the connection instead of answering.
+    values: OAD to what is read there, or to what makes it; refused: OAD, or OMD without its last octet, to the DAR.
+    canned: answers that go before the tables, in order (their invoke number is put in). silent: hear, and say nothing.
+    hold: keep answers back until `release`. deaf_to(apdu): close the connection instead of answering.
     """
 
     def __init__(self, terminal: str = TERMINAL) -> None:
@@ -227,7 +229,7 @@ class Scripted:
         self.heard: list[bytes] = []
         self.frames: list[bytes] = []
         """Whole frames, broadcasts included."""
-        self.values: dict[int, Data] = {GUARANTEE: enum(0)}
+        self.values: dict[int, Data | Callable[[], Data]] = {GUARANTEE: enum(0)}
         self.refused: dict[int, int] = {}
         self.canned: deque[bytes] = deque()
         self.silent = False
@@ -261,7 +263,7 @@ class Scripted:
 
     def link(self, kind: int = 0, *, login_time: str | None = None) -> None:
         """A LINK-Request: 0 login, 1 heartbeat."""
-        said = login(3600, kind) if login_time is None else login(3600, kind, login_time)
+        said = login(PERIOD_S, kind) if login_time is None else login(PERIOD_S, kind, login_time)
         self._send(build_frame(0x81, self.address, 0x10, model.build(said)))
 
     async def disconnect(self) -> None:
@@ -372,4 +374,6 @@ class Scripted:
         if int(oad) in self.refused:
             return ResultNormal(oad, Dar(self.refused[int(oad)]))
         value = self.values.get(int(oad))
+        if callable(value):
+            value = value()
         return ResultNormal(oad, Dar(4) if value is None else Row.of((value,)))

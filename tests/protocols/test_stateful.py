@@ -341,8 +341,8 @@ class Terminals(RuleBasedStateMachine):
         assert machine._queue is None or len(machine._queue) <= 4 + 2
         if machine._exchange is not None:
             assert machine._exchange._block_octets <= 400 + 2000
-        if machine._reassembler is not None:
-            assert sum(map(len, machine._reassembler._pieces)) <= 400
+        if machine._pieces is not None:
+            assert sum(map(len, machine._pieces._reassembler._pieces)) <= 400
 
     @invariant()
     def every_request_is_somewhere_or_has_ended(self) -> None:

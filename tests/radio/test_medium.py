@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.link import Link
 from gateway.medium import BACKFILL, CLOCK, CONTROL, POLL, PRIORITIES, QUERY, FreeAir, MediumOptions
 from protocols.events import Request
 from simulators.radio import MASTER, RadioSettings
@@ -19,9 +21,13 @@ from wire698.rows import Row
 from wire698.values import Data, Piid, Tag
 
 if TYPE_CHECKING:
+    from tests.gateway.link_side import Wire
+    from tests.protocols.terminal_side import login
     from tests.radio.radio_parts import Dead, RadioBench, Script, get, names, trip
 else:
+    from link_side import Wire
     from radio_parts import Dead, RadioBench, Script, get, names, trip
+    from terminal_side import login
 
 ONE, TWO, THREE = names(3)
 
@@ -86,6 +92,54 @@ def test_an_answer_later_than_the_machine_waits_is_told_as_late() -> None:
     assert [done.failure for done in bench.done[1:]] == [None, None]
     assert len(bench.late) == 1
     assert not bench.radio.violations
+
+
+def test_an_answer_that_begins_in_the_guard_is_heard_to_its_end() -> None:
+    options = MediumOptions(answer_max_s=0.3, drain_s=0.2)
+    bench = RadioBench([Script(ONE, lambda _: 0.36), Script(TWO)], options=options)
+    bench.ask(ONE, retries=0)
+    bench.ask(TWO, retries=0)
+    bench.finish()
+    assert [(done.terminal, done.failure) for done in bench.done] == [(ONE, None), (TWO, None)]
+    assert not bench.radio.violations
+
+
+def test_another_terminals_late_answer_is_not_measured_as_ours() -> None:
+    """ONE's long wait is cut short for a control to TWO; its answer comes while TWO thinks."""
+    bench = RadioBench([Script(ONE, lambda _: 1.41), Script(TWO, lambda _: 0.5)])
+    bench.ask(ONE, QUERY, timeout=10.0)
+    bench.run(1.2)
+    bench.ask(TWO, CONTROL, trip())
+    bench.ask(ONE, QUERY)
+    bench.finish()
+    assert [(done.terminal, done.failure) for done in bench.done[:2]] == [(ONE, None), (TWO, None)]
+    assert bench.medium.counters.preempted == 1
+    began = bench.now
+    dead = bench.ask(TWO, QUERY, retries=0)
+    bench.run(10, lambda: bench.done[-1].request is dead)
+    assert bench.now - began > 0.5
+    mean = bench.medium._times.of(bench.sessions[TWO]).mean
+    assert mean is not None
+    assert mean > 0.5
+    assert not bench.radio.violations
+
+
+def test_a_terminal_that_another_link_has_taken_and_lost_can_be_asked_again() -> None:
+    bench = RadioBench([Dead(ONE), Script(TWO)])
+    bench.ask(ONE, QUERY, timeout=60.0)
+    bench.run(1.0)
+    elsewhere: list[object] = []
+    context = replace(bench.bench.context, answered=lambda *event: elsewhere.append(event))
+    wire = Wire("10.0.0.9:1")
+    other = Link(context, wire)
+    other.received(build_frame(0x81, Address.of(ONE), 0x10, model.build(login())), bench.clock.moment())
+    assert len(elsewhere) == 1, "the request was lost, and the other channel was told"
+    other.lost(bench.clock.moment())
+    assert bench.link.expect(bench.clock.moment()) == 1
+    bench.ask(ONE, CONTROL, trip(), retries=0)
+    bench.run(30)
+    assert bench.medium.counters.turns == {"query": 1, "control": 1}
+    assert [done.failure for done in bench.done] == ["timed_out"]
 
 
 def test_a_late_answer_spares_the_attempt_that_waits() -> None:
@@ -155,11 +209,13 @@ def test_a_machine_that_cannot_be_told_ends_by_its_own_timer(monkeypatch: pytest
     monkeypatch.setattr("gateway.medium.Impatient", type("Nobody", (), {}))
     bench = RadioBench([Dead(ONE), Script(TWO), Script(THREE)])
     for name in (ONE, TWO, THREE):
-        bench.ask(name, retries=0)
+        bench.ask(name, retries=1)
     bench.finish()
     assert [(done.terminal, done.failure) for done in bench.done] == [(TWO, None), (THREE, None), (ONE, "timed_out")]
     assert bench.done[1].at - 1000.0 < 2.5
-    assert 3.0 < bench.done[2].at - 1000.0 < 5.0
+    assert 6.0 < bench.done[2].at - 1000.0 < 10.0
+    assert bench.medium.counters.turns == {"poll": 4}, "attempts are the medium's, in turns of their own"
+    assert [(done.request.timeout, done.request.retries) for done in bench.done] == [(None, 1)] * 3
     assert not bench.radio.violations
 
 
@@ -220,15 +276,17 @@ def test_a_request_that_takes_long_is_given_its_time_unless_a_control_waits() ->
     assert bench.medium.counters.late == 0
     bench.ask(ONE, QUERY, timeout=10.0, retries=0)
     bench.run(2.0)
-    control = bench.ask(TWO, CONTROL, trip())
+    control, again = bench.ask(TWO, CONTROL, trip()), bench.ask(ONE, QUERY)
     began = bench.now
     bench.finish()
     done = next(done for done in bench.done if done.request is control)
     assert done.failure is None
     assert done.at - began < 1.0
     assert bench.medium.counters.preempted == 1
-    assert bench.done[-1].terminal == ONE
-    assert bench.done[-1].failure is None, "its answer still came in time for its machine"
+    assert bench.done[-2].terminal == ONE
+    assert bench.done[-2].failure is None, "its answer still came in time for its machine"
+    assert bench.done[-1].request is again, "asked when the machine was done with the one before"
+    assert bench.done[-1].failure is None
     assert not bench.radio.violations
 
 
@@ -450,3 +508,30 @@ def test_every_request_ends_once_and_the_master_never_talks_into_another(
     assert not bench.radio.violations
     assert sum(bench.medium.counters.air_seconds.values()) <= bench.now - 1000.0 + 0.5
     assert set(bench.medium.counters.turns) <= set(PRIORITIES)
+
+
+# --- what is owed ----------------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_goes_on_before_what_is_owed_to_others() -> None:
+    bench = RadioBench([Blocks(ONE), Script(TWO)])
+    bench.ask(ONE, BACKFILL)
+    bench.run(0.1)
+    bench.medium.say(build_frame(3, Address.of(TWO), 0x10, model.build(get())))
+    bench.finish()
+    talkers = [carrier.talker for carrier in bench.on_air()]
+    assert talkers == [MASTER, ONE] * 3 + [MASTER], "the reply goes last"
+    assert bench.medium.counters.turns == {"backfill": 3, "reply": 1}
+
+
+def test_octets_that_only_begin_like_our_own_are_given_out_in_the_end() -> None:
+    bench = RadioBench([Dead(ONE)])
+    bench.ask(ONE, retries=0)
+    bench.run(0.3)
+    assert bench.medium.state == "listening"
+    before = bench.sieve.preamble
+    bench.medium.received(b"\xfe\xfe\xfe", bench.clock.moment())
+    bench.finish()
+    bench.sieve.feed(b"\x68")
+    assert bench.sieve.preamble - before == 3
+    assert bench.medium.counters.echo_octets == 0
