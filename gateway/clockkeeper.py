@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
+from gateway.air import CLOCK
 from gateway.commands import Commands
 from gateway.journal import JournalFull
 from gateway.ledger import Record
@@ -72,8 +73,7 @@ class ClockKeeper:
             return  # commands come first
         self._rests[terminal] = moment.mono + _REST_S
         request = Request(session.context.dialogue.clock_request(), context=self._read)
-        session.context.dispatch(session, session.machine.submit(request, moment), moment)
-        session.link.flush()
+        session.context.air.ask(session, request, CLOCK)
 
     def _left(self, offset: int, session: Session, wall: int) -> float:
         """Seconds for which no full hour is near, by our clock and by the terminal's: freezes are made then."""

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from gateway.air import CLOCK, CONTROL, QUERY
 from gateway.clock import Clock
 from gateway.interlocks import Interlocks
 from gateway.jobs import CommandCounters, CommandLimits, Job, Jobs
@@ -185,7 +187,7 @@ class Commands:
         self.jobs.start(job)
         if job.command.verb == "trip" and self.interlocks.limits.guarantee:
             job.phase = "guarding"
-            self._submit(job, session, session.context.dialogue.guarantee_request(), None, 1, moment)
+            self._ask(job, session, session.context.dialogue.guarantee_request(), None, 1)
             return
         self._go(job, moment)
 
@@ -226,7 +228,7 @@ class Commands:
         self._durably(lambda: self._journal.append((), committed, statements))
 
     def _write(self, job: Job) -> None:
-        """Give the present step to the machine, which writes it at once."""
+        """Have the present step sent: at once, or when the medium's turn comes."""
         if job.phase != "running":
             return
         session, moment = self._sessions.get(job.terminal), self._clock.moment()
@@ -236,9 +238,12 @@ class Commands:
         if job.step == 0 and not self._setting_out(job, moment):
             return
         step = job.plan.steps[job.step]
-        self._submit(job, session, step.apdu, step.timeout_s, step.retries if job.repeatable else 0, moment)
-        if job.step == 0 and job.request is not None:
-            self._tell(job, "sent")
+        retries = step.retries if job.repeatable else 0
+        if job.step:
+            self._ask(job, session, step.apdu, step.timeout_s, retries)
+        else:
+            until, sent = job.command.expires_at, partial(self._sent, job)
+            self._ask(job, session, step.apdu, step.timeout_s, retries, until=until, sent=sent)
 
     def _setting_out(self, job: Job, moment: Moment) -> bool:
         """Look at everything once more at the moment of sending; False: it is told why it does not go out."""
@@ -249,10 +254,14 @@ class Commands:
         except Invalid as error:
             self._tell(job, "rejected", error=_invalid(error))
             return False
+        return True
+
+    def _sent(self, job: Job, moment: Moment) -> None:
+        """The octets of the first step are out."""
         job.record.attempts += 1
         job.record.sent_at = moment.wall
         job.record.stage = "sent"
-        return True
+        self._tell(job, "sent")
 
     def _unwritten(self, job: Job, session: Session | None, moment: Moment) -> None:
         """The terminal cannot be asked at this moment."""
@@ -265,14 +274,26 @@ class Commands:
             job.held = True
             self.jobs.wake(job, moment.mono + _BUSY_S)
 
-    def _submit(
-        self, job: Job, session: Session, apdu: Any, timeout: float | None, retries: int | None, moment: Moment
+    def _ask(
+        self,
+        job: Job,
+        session: Session,
+        apdu: Any,
+        timeout: float | None,
+        retries: int | None,
+        *,
+        until: int | None = None,
+        sent: Callable[[Moment], None] | None = None,
     ) -> None:
         job.request = Request(apdu, timeout=timeout, retries=retries, context=job)
-        events = session.machine.submit(job.request, moment)
-        session.context.dispatch(session, events, moment)
-        if session.link is not None:
-            session.link.flush()
+        session.context.air.ask(session, job.request, _priority(job), until=until, sent=sent)
+
+    def _recall(self, job: Job) -> None:
+        """Take back what waits for its turn on the medium."""
+        request, job.request = job.request, None
+        session = self._sessions.get(job.terminal)
+        if request is not None and session is not None:
+            session.context.air.cancel(session, request)
 
     def _back(self, job: Job, wait: float, moment: Moment) -> None:
         """Nothing went out, or what did may go out again: wait for another turn."""
@@ -326,7 +347,7 @@ class Commands:
 
     def _guarded(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
         """Whether power guarantee 保电 is in force at the terminal."""
-        if isinstance(result, Failure) and result.name in ("lost", "timed_out", "busy"):
+        if isinstance(result, Failure) and result.name in ("timed_out", *_UNSENT):
             self._back(job, 0.0 if result.name == "lost" else _RETRY_S, moment)
             return
         in_force = None if isinstance(result, Failure) else session.context.dialogue.guarantee_in_force(result)
@@ -339,7 +360,14 @@ class Commands:
     def _broken(self, job: Job, failure: Failure, moment: Moment) -> None:
         """A step had no answer that can be used."""
         error = AckError(code=failure.code, name=failure.name, text=failure.text)
-        if failure.name == "refused":
+        if job.step == 0 and job.record.stage != "sent" and failure.name in _UNSENT:
+            if failure.name == "expired":
+                self.jobs.free(job)
+                self.interlocks.withdrawn(job.command, job.terminal)
+                self._expire(job)
+            else:
+                self._back(job, _RETRY_S if failure.name != "lost" else 0.0, moment)
+        elif failure.name == "refused":
             self.interlocks.refused(job.command, job.terminal)
             self._end(job, "failed", error, moment)
         elif not job.repeatable:
@@ -399,7 +427,7 @@ class Commands:
         assert verification is not None
         if job.deadline is None:
             job.deadline = max(moment.mono, job.effect_at) + verification.window_s
-        self._submit(job, session, verification.steps[len(job.looks)], None, 1, moment)
+        self._ask(job, session, verification.steps[len(job.looks)], None, 1)
 
     def _looked(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
         verification = job.plan.verification
@@ -440,6 +468,7 @@ class Commands:
     def cancel(self, job: Job, issued_by: str) -> None:
         """Take back a job that has not been sent; for another its status is told again. Raises JournalFull."""
         if job.revocable:
+            self._recall(job)
             self._tell(job, "cancelled", error=AckError(name="cancelled", text=f"taken back by {issued_by}"))
             self.pump(job.terminal)
         else:
@@ -472,6 +501,7 @@ class Commands:
             return
         for job in self.jobs:
             if job.plan.control and job.revocable:
+                self._recall(job)
                 self._tell(job, "rejected", error=self.interlocks.on_entry(job.command))
                 self.pump(job.terminal)
 
@@ -590,6 +620,17 @@ def _ready(session: Session) -> bool:
 
 _NO_PLAN: Final = Plan(verb="", command_class="query", steps=())
 _CRASHED: Final = AckError(name="restarted", text="the gateway was restarted before an answer came")
+
+
+_UNSENT: Final = ("lost", "busy", "expired", "skipped", "cancelled")
+"""Failures that a request may end with before its octets are out."""
+
+
+def _priority(job: Job) -> int:
+    """Whose turn it is on a shared medium."""
+    if job.plan.control:
+        return CONTROL
+    return CLOCK if job.command.verb == "set_clock" else QUERY
 
 
 def _invalid(error: Invalid) -> AckError:

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
         Office,
         Scripted,
         office_of,
+        port_of,
         rounds,
     )
     from tests.e2e.e2e_parts import BASE, free_port, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import ALARM_STATE, COMMAND_STATE, RELAY_OUTPUT, Office, Scripted, office_of, rounds
+    from command_parts import ALARM_STATE, COMMAND_STATE, RELAY_OUTPUT, Office, Scripted, office_of, port_of, rounds
     from e2e_parts import BASE, free_port, metric, running, settings_of, until
     from terminal_side import TERMINAL
 
@@ -120,7 +121,7 @@ async def test_every_status_is_printed_and_only_a_good_last_one_is_0(broker: Mos
     to = ("--mqtt", broker.url, "--wait")
     async with (
         running(settings_of(tmp_path, broker.url)) as gateway,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
         good = await loadgate("send", TERMINAL, "set_clock", *to)
@@ -151,7 +152,7 @@ async def test_without_wait_it_prints_the_id(broker: Mosquitto, tmp_path: Path) 
     async with (
         running(settings_of(tmp_path, broker.url)) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         result = await loadgate("send", TERMINAL, "--json", '{"points": ["40010200"]}', "read", "--mqtt", broker.url)
         assert (result.status, result.err) == (0, "")
@@ -188,7 +189,7 @@ async def test_a_group_is_followed_to_the_last_of_its_members(broker: Mosquitto,
     words = ("send", "group:east", "power_guarantee", "on=true", "--no-verify", "--wait", "--mqtt", broker.url)
     async with running(settings) as gateway:
         one, two = (Scripted(member) for member in members)
-        async with one.on(gateway.channels[0].port), two.on(gateway.channels[0].port):
+        async with one.on(port_of(gateway)), two.on(port_of(gateway)):
             two.hold = True
             sending = asyncio.create_task(loadgate(*words))
             await two.asked("07 01 00 80 01 7F")
@@ -213,7 +214,7 @@ async def test_cancel(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
         running(settings_of(tmp_path, broker.url)) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await waiting(office, 1)
         result = await loadgate("cancel", name, *to, "--by", "chief.li")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import aiomqtt
 
+from gateway.channels.tcp_server import TcpServer
+from gateway.daemon import Gateway
 from messages import (
     Ack,
     Alarm,
@@ -62,6 +64,13 @@ class NoonClock(HandClock):
     def __init__(self, wall_ms: int = NOON) -> None:
         super().__init__()
         self.wall_ms = wall_ms
+
+
+def port_of(gateway: Gateway) -> int:
+    """The port of a gateway's first channel."""
+    channel = gateway.channels[0]
+    assert isinstance(channel, TcpServer)
+    return channel.port
 
 
 def enum(value: int) -> Data:

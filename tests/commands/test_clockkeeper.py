@@ -14,12 +14,12 @@ from gateway.daemon import Gateway
 from wire698.values import Data, Tag
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of
+    from tests.commands.command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of
     from tests.e2e.e2e_parts import running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of
+    from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of
     from e2e_parts import running, settings_of, until
     from terminal_side import TERMINAL
 
@@ -94,7 +94,7 @@ async def watch_of(broker: Mosquitto, path: Path, wall: str = "2025-11-24 10:30:
     clock = NoonClock(round(at.timestamp() * 1000))
     async with running(settings_of(path, broker.url), clock) as gateway, office_of(broker) as office:
         terminal = Scripted()
-        async with terminal.on(gateway.channels[0].port, login_time=link_time(at)):
+        async with terminal.on(port_of(gateway), login_time=link_time(at)):
             yield Watch(gateway, office, terminal, clock)
 
 
@@ -225,7 +225,7 @@ async def test_it_can_be_turned_off(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
         running(settings, clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port, login_time=link_time(local(clock.wall_ms + 300_000))) as terminal,
+        Scripted().on(port_of(gateway), login_time=link_time(local(clock.wall_ms + 300_000))) as terminal,
     ):
         clock.forward(65)
         await office.final(await office.order("read", READ_ARGS))

@@ -17,11 +17,11 @@ from simulators.scenario import parse
 from simulators.truth import Truth
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import NoonClock, Office, office_of
+    from tests.commands.command_parts import NoonClock, Office, office_of, port_of
     from tests.e2e.e2e_parts import LOOPBACK, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
 else:
-    from command_parts import NoonClock, Office, office_of
+    from command_parts import NoonClock, Office, office_of, port_of
     from e2e_parts import LOOPBACK, running, settings_of, until
 
 SCENARIO = """
@@ -85,9 +85,7 @@ async def staged(broker: Mosquitto, path: Path, scenario: str = SCENARIO) -> Asy
     clock, truth, stop = NoonClock(START_MS), Truth(), asyncio.Event()
     settings = settings_of(path, broker.url, {"clock.enabled": False})
     async with running(settings, clock) as gateway, office_of(broker) as office, asyncio.TaskGroup() as tasks:
-        options = Options(
-            host=LOOPBACK, port=gateway.channels[0].port, scenario=parse(scenario), drain_s=5.0, duration_s=120.0
-        )
+        options = Options(host=LOOPBACK, port=port_of(gateway), scenario=parse(scenario), drain_s=5.0, duration_s=120.0)
         fleet = Fleet(options, truth=truth)
         run = tasks.create_task(fleet.run(stop))
         try:
@@ -219,6 +217,8 @@ async def test_configuration_and_reading(broker: Mosquitto, tmp_path: Path) -> N
     async with staged(broker, tmp_path) as stage:
         await stage.done("write", {"oad": "security_limit", "value": 120.5})
         assert list((await stage.read("security_limit")).values()) == [120.5]
+        await stage.office.until(lambda: any(reading.cause == "report" for reading in stage.office.readings))
+        records = await stage.done("read_record", {"object": "tasks.records", "last": 1, "columns": ["60420200"]})
         await stage.done("set_clock")
         body, at = stage.fleet.terminals[0].body, asyncio.get_running_loop().time()
         simulated = stage.fleet.terminals[0]._timebase.simulated(at)
@@ -230,8 +230,5 @@ async def test_configuration_and_reading(broker: Mosquitto, tmp_path: Path) -> N
         meter = await stage.done("read_meter", {"meter": stage.meters[0], "points": ["active_energy_import"]})
         assert isinstance(meter.result, dict)
         assert meter.result["values"]["active_energy_import.total"] > 0
-        records = await stage.done("read_record", {"object": "minute_freeze", "last": 1, "columns": ["freeze_time"]})
-        assert isinstance(records.result, dict)
-        print("RR", records)
         named = {reading.command_id for reading in stage.office.readings if reading.cause == "read"}
         assert {meter.command_id, records.command_id} <= named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,23 @@ if TYPE_CHECKING:
         Scripted,
         given_up,
         office_of,
+        port_of,
     )
     from tests.e2e.e2e_parts import BASE, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Office, Scripted, given_up, office_of
+    from command_parts import (
+        CLOSE_ARGS,
+        READ_ARGS,
+        TRIP_ARGS,
+        NoonClock,
+        Office,
+        Scripted,
+        given_up,
+        office_of,
+        port_of,
+    )
     from e2e_parts import BASE, metric, running, settings_of, until
     from terminal_side import TERMINAL
 
@@ -46,7 +58,7 @@ class House:
 
     @property
     def port(self) -> int:
-        return self.gateway.channels[0].port
+        return port_of(self.gateway)
 
 
 @asynccontextmanager
@@ -233,7 +245,8 @@ async def test_one_id_for_two_terminals_is_two_commands(broker: Mosquitto, tmp_p
         command = house.office.command("read", READ_ARGS)
         for member in MEMBERS[:2]:
             await house.office.send(command, member)
-            await house.office.until(lambda member=member: house.office.statuses(command.id, member) == ["accepted"])
+            await house.office.status(command.id, "accepted", member)
+            assert house.office.statuses(command.id, member) == ["accepted"]
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -248,7 +261,7 @@ async def test_a_retained_command_is_refused(broker: Mosquitto, tmp_path: Path, 
             await office.send(command, retain=True)
         async with running(settings_of(tmp_path, broker.url), clock) as gateway:
             await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
-            async with Scripted().on(gateway.channels[0].port) as terminal:
+            async with Scripted().on(port_of(gateway)) as terminal:
                 if live:
                     await office.send(command, retain=True)
                 ack = await office.final(command.id)
@@ -439,6 +452,10 @@ async def test_group_config_and_an_unknown_group(broker: Mosquitto, tmp_path: Pa
         assert terminal.said_to == ["06 01 00 40 00 02 00 1C 07 E9 0B 18 0A 1E 00 00"]
 
 
+def has_heard(terminal: Scripted, frames: int) -> bool:
+    return len(terminal.frames) >= frames
+
+
 async def test_a_broadcast_reaches_every_link_and_asks_for_no_answer(broker: Mosquitto, tmp_path: Path) -> None:
     async with house_of(broker, tmp_path) as house:
         office, terminals = house.office, [Scripted(member) for member in MEMBERS]
@@ -457,7 +474,7 @@ async def test_a_broadcast_reaches_every_link_and_asks_for_no_answer(broker: Mos
         await office.publish(topic, encode(office.command("set_clock")))
         apdu = "07 01 00 40 00 7F 00 1C 07 E9 0B 18 0A 1E 00 00"
         for terminal in terminals:
-            await terminal.until(lambda terminal=terminal: len(terminal.frames) >= 2)
+            await terminal.until(partial(has_heard, terminal, 2))
             frame = terminal.frames[1].hex(" ").upper()
             assert frame.startswith("68 1A 00 43 C0 AA 10 ")
             assert frame[27:].startswith(apdu)

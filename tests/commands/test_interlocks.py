@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Scripted,
         enum,
         office_of,
+        port_of,
     )
     from tests.e2e.e2e_parts import metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
@@ -34,6 +35,7 @@ else:
         Scripted,
         enum,
         office_of,
+        port_of,
     )
     from e2e_parts import metric, running, settings_of, until
 
@@ -64,7 +66,7 @@ async def test_a_trip_needs_distinct_approvals_by_others(
     async with (
         running(settings, NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await office.order("trip", TRIP_ARGS, approvals=approvals, verify=False)
         assert error_of(await office.final(name)) == (("succeeded", "") if enough else ("rejected", "approvals"))
@@ -81,7 +83,7 @@ async def test_no_trip_under_power_guarantee(
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         if state is None:
             del terminal.values[GUARANTEE]
@@ -97,7 +99,7 @@ async def test_guarantee_is_not_asked_for_where_the_settings_say_so(broker: Mosq
     async with (
         running(settings, NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         terminal.values[GUARANTEE] = enum(1)
         await office.final(await office.order("trip", TRIP_ARGS, verify=False))
@@ -120,7 +122,7 @@ async def test_no_more_trips_a_minute_than_allowed_however_many_are_under_way(
         terminals = [Scripted(name) for name in MANY]
         for terminal in terminals:
             terminal.hold = True
-            await terminal.connect(gateway.channels[0].port)
+            await terminal.connect(port_of(gateway))
         names = [await office.order("trip", TRIP_ARGS, name, verify=False) for name in MANY]
         for terminal in terminals:
             await terminal.asked("05 01 00 80 01 02 00")
@@ -144,7 +146,7 @@ async def test_no_more_trips_in_force_than_allowed_also_after_a_restart(broker: 
     one, two, three = MANY[:3]
     async with office_of(broker) as office:
         async with running(settings, NoonClock()) as gateway:
-            port = gateway.channels[0].port
+            port = port_of(gateway)
             terminals = {name: Scripted(name) for name in MANY[:3]}
             for terminal in terminals.values():
                 await terminal.connect(port)
@@ -157,7 +159,7 @@ async def test_no_more_trips_in_force_than_allowed_also_after_a_restart(broker: 
             for terminal in terminals.values():
                 await terminal.disconnect()
         async with running(settings, NoonClock()) as gateway:
-            port = gateway.channels[0].port
+            port = port_of(gateway)
             terminals = {name: Scripted(name) for name in MANY[:3]}
             for terminal in terminals.values():
                 await terminal.connect(port)
@@ -172,7 +174,7 @@ async def test_a_refused_second_trip_leaves_the_first_in_force(broker: Mosquitto
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         assert gateway.desk is not None
         await office.final(await office.order("trip", TRIP_ARGS, verify=False))
@@ -189,7 +191,7 @@ async def test_the_kill_switch_rejects_all_control_at_once_and_over_a_restart(
     settings = settings_of(tmp_path, broker.url)
     off = ("rejected", "control_off")
     async with office_of(broker) as office:
-        async with running(settings, NoonClock()) as gateway, Scripted().on(gateway.channels[0].port) as terminal:
+        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
             waiting = await office.order("close", CLOSE_ARGS, MANY[0])
             await office.status(waiting, "accepted")
@@ -209,12 +211,12 @@ async def test_the_kill_switch_rejects_all_control_at_once_and_over_a_restart(
             assert error_of(await office.final(await office.order("alarm", {"on": True, "dry_run": True}))) == off
             assert (await office.final(await office.order("set_clock"))).status == "succeeded"
             assert [one[:5] for one in terminal.said_to] == ["05 01", "05 01", "06 01"]
-        async with running(settings, NoonClock()) as gateway, Scripted().on(gateway.channels[0].port) as terminal:
+        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             assert error_of(await office.final(await office.order("close", CLOSE_ARGS))) == off
             await office.switch("on")
             await office.final(await office.order("close", CLOSE_ARGS, verify=False))
             assert terminal.count("07 01 00 80 00 82") == 1
-        async with running(settings, NoonClock()) as gateway, Scripted().on(gateway.channels[0].port) as terminal:
+        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             last = await office.order("close", CLOSE_ARGS, verify=False)
             assert (await office.final(last)).status == "succeeded"
 
@@ -223,7 +225,7 @@ async def test_the_kill_switch_does_not_undo_what_was_sent(broker: Mosquitto, tm
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         terminal.hold = True
         name = await office.order("close", CLOSE_ARGS, verify=False)

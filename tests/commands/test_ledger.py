@@ -25,12 +25,13 @@ if TYPE_CHECKING:
         Office,
         Scripted,
         office_of,
+        port_of,
     )
     from tests.e2e.e2e_parts import metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOSE_ARGS, NOON, READ_ARGS, TRIP_ARGS, NoonClock, Office, Scripted, office_of
+    from command_parts import CLOSE_ARGS, NOON, READ_ARGS, TRIP_ARGS, NoonClock, Office, Scripted, office_of, port_of
     from e2e_parts import metric, running, settings_of, until
     from terminal_side import TERMINAL
 
@@ -46,7 +47,7 @@ async def test_every_status_that_is_told_is_in_the_ledger_and_can_be_listed(brok
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         read = await office.order("read", READ_ARGS)
         await office.final(read)
@@ -153,9 +154,9 @@ async def test_ten_thousand_open_commands_are_taken_up_quickly(broker: Mosquitto
         assert journal is not None
         done = asyncio.Event()
         for number in range(many):
-            command, terminal = read_command(number), f"{number % terminals:012d}"
-            record = Record(command, terminal, "query", None, "waiting", "accepted", 0, NOON, None)
-            ack = ack_of(command, terminal, "accepted", NOON, many - number, final=False)
+            command, address = read_command(number), f"{number % terminals:012d}"
+            record = Record(command, address, "query", None, "waiting", "accepted", 0, NOON, None)
+            ack = ack_of(command, address, "accepted", NOON, many - number, final=False)
             journal.append((), done.set if number == many - 1 else None, insert(record, ack))
         await done.wait()
     begun = perf_counter()
@@ -163,7 +164,7 @@ async def test_ten_thousand_open_commands_are_taken_up_quickly(broker: Mosquitto
         seconds = perf_counter() - begun
         sys.stdout.write(f"\nstart with {many} open commands: {seconds:.2f} s\n")
         assert metric(gateway, "loadgate_commands_open") == many
-        async with Scripted(f"{0:012d}").on(gateway.channels[0].port) as terminal:
+        async with Scripted(f"{0:012d}").on(port_of(gateway)) as terminal:
             await office.until(lambda: sum(ack.final for ack in office.acks) == many // terminals)
             assert len(terminal.heard) == many // terminals
             order = [int(ack.command_id.removeprefix("old-")) for ack in office.acks if ack.final]
@@ -195,7 +196,7 @@ async def test_a_full_journal_takes_nothing_on_and_loses_nothing(broker: Mosquit
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         fullness = Fullness(gateway.journal)
         terminal.hold = True
@@ -227,7 +228,7 @@ async def test_a_control_is_not_sent_before_there_is_room_nor_after_its_time(bro
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         fullness = Fullness(gateway.journal)
         assert gateway.desk is not None

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of
+    from tests.commands.command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of
     from tests.e2e.e2e_parts import metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of
+    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of
     from e2e_parts import metric, running, settings_of, until
     from terminal_side import TERMINAL
 
@@ -50,7 +50,7 @@ async def test_what_waited_goes_out_at_login_control_first(broker: Mosquitto, tm
         ]
         names = [await office.order(verb, args, priority=rank, verify=False) for verb, args, rank in orders]
         await office.status(names[-1], "accepted")
-        async with Scripted().on(gateway.channels[0].port) as terminal:
+        async with Scripted().on(port_of(gateway)) as terminal:
             under_way: list[int] = []
             desk = gateway.desk
             assert desk is not None
@@ -69,7 +69,7 @@ async def test_a_control_overtakes_what_waits_and_interrupts_nothing(broker: Mos
     async with (
         running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         terminal.hold = True
         names = [await office.order("read", READ_ARGS) for _ in range(3)]
@@ -90,7 +90,7 @@ async def test_equal_ones_keep_their_order_over_a_lost_connection_and_a_restart(
     settings = settings_of(tmp_path, broker.url)
     async with office_of(broker) as office:
         async with running(settings, NoonClock()) as gateway:
-            async with Scripted().on(gateway.channels[0].port) as terminal:
+            async with Scripted().on(port_of(gateway)) as terminal:
                 terminal.silent = True
                 points = [f"4001{number:02X}00" for number in range(2, 8)]
                 names = [await office.order("read", {"points": [point]}) for point in points]
@@ -101,7 +101,7 @@ async def test_equal_ones_keep_their_order_over_a_lost_connection_and_a_restart(
             await until(lambda: not desk.commands.online(TERMINAL))
         async with (
             running(settings, NoonClock()) as gateway,
-            Scripted().on(gateway.channels[0].port) as terminal,
+            Scripted().on(port_of(gateway)) as terminal,
         ):
             for name in names:
                 await office.final(name)
@@ -116,7 +116,7 @@ async def test_a_trip_that_has_to_wait_is_not_overtaken_by_a_later_close(broker:
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         assert gateway.desk is not None
         jobs = gateway.desk.commands.jobs
@@ -145,14 +145,14 @@ async def test_nothing_is_sent_before_the_terminal_has_logged_in_again(broker: M
     async with (
         running(settings, NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         terminal.silent = True
         query = await office.order("read", READ_ARGS)
         await office.status(query, "sent")
         await terminal.until(lambda: len(terminal.heard) == 1)
         stranger = Scripted()
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.channels[0].port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
         from wire698.frame import build_frame
 
         # Known service for nobody: it identifies no one.
@@ -162,7 +162,7 @@ async def test_nothing_is_sent_before_the_terminal_has_logged_in_again(broker: M
         control = await office.order("close", CLOSE_ARGS, verify=False)
         await office.status(control, "accepted")
         again = Scripted()
-        async with again.on(gateway.channels[0].port):
+        async with again.on(port_of(gateway)):
             await office.final(control)
             await office.final(query)
             assert [one[:5] for one in again.said_to] == ["07 01", "05 01"]
@@ -180,7 +180,7 @@ async def test_a_query_is_tried_on_so_many_connections(broker: Mosquitto, tmp_pa
         query = await office.order("read", READ_ARGS)
         await office.status(query, "accepted")
         for _ in range(2):
-            await terminal.connect(gateway.channels[0].port)
+            await terminal.connect(port_of(gateway))
             await terminal.until(lambda: terminal._task is not None and terminal._task.done())
             await terminal.disconnect()
         ack = await office.final(query)
@@ -195,14 +195,14 @@ async def test_a_control_whose_connection_is_lost_is_unknown_and_never_sent_agai
     async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         terminal = Scripted()
         terminal.deaf_to = lambda apdu: apdu[0] == 7
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         name = await office.order("close", CLOSE_ARGS, verify=False)
         ack = await office.final(name)
         assert office.statuses(name) == ["accepted", "sent", "unknown"]
         assert ack.error is not None
         assert (ack.error.name, ack.attempts, ack.latency_ms) == ("lost", 1, None)
         await terminal.disconnect()
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         await office.final(await office.order("read", READ_ARGS))
         assert terminal.count(CLOSE) == 1
         await terminal.disconnect()
@@ -214,12 +214,12 @@ async def test_a_connection_lost_between_two_steps(broker: Mosquitto, tmp_path: 
     async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         terminal = Scripted()
         terminal.deaf_to = lambda apdu: apdu[3:7] == bytes.fromhex("81080600")
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         name = await office.order("monthly_control", args, verify=False)
         await office.final(name)
         assert office.statuses(name) == ["accepted", "sent", "unknown"]
         await terminal.disconnect()
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         await office.final(await office.order("read", READ_ARGS))
         assert [one[:14] for one in terminal.said_to[:2]] == ["07 01 00 81 08", "07 01 00 81 08"]
         assert len(terminal.heard) == 3
@@ -240,7 +240,7 @@ async def test_one_silent_terminal_of_a_thousand_delays_no_other(
         office.now = int(time() * 1000)
         terminals = [Scripted(f"{number:012d}") for number in range(1, many + 1)]
         for begin in range(0, many, 50):
-            await asyncio.gather(*(one.connect(gateway.channels[0].port) for one in terminals[begin : begin + 50]))
+            await asyncio.gather(*(one.connect(port_of(gateway)) for one in terminals[begin : begin + 50]))
         silent, others = terminals[0], terminals[1:]
         for mute in (False, True):
             silent.silent = mute

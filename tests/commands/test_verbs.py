@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         enum,
         given_up,
         office_of,
+        port_of,
         rounds,
     )
     from tests.e2e.e2e_parts import running, settings_of
@@ -45,6 +46,7 @@ else:
         enum,
         given_up,
         office_of,
+        port_of,
         rounds,
     )
     from e2e_parts import running, settings_of
@@ -100,7 +102,7 @@ async def test_every_verb_becomes_the_octets_of_the_documents(broker: Mosquitto,
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         for entry in ENTRIES:
             clock.wall_ms = office.now = NOON
@@ -159,7 +161,7 @@ async def test_every_control_is_verified_by_what_is_read_back(
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await office.order(verb, args)
         await office.status(name, "succeeded")
@@ -190,7 +192,7 @@ async def test_purchase_is_verified_by_its_order_number(broker: Mosquitto, tmp_p
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await office.order("purchase", args)
         await office.status(name, "succeeded")
@@ -209,7 +211,7 @@ async def test_json_orders_and_json_acks(broker: Mosquitto, tmp_path: Path) -> N
     async with (
         running(settings, NoonClock()) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         terminal.values[0x40010200] = Data(Tag.OCTET_STRING, bytes.fromhex("112233445566"))
         command = office.command("read", {"points": ["40010200"]})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         enum,
         given_up,
         office_of,
+        port_of,
         rounds,
     )
     from tests.e2e.e2e_parts import running, settings_of, until
@@ -44,6 +45,7 @@ else:
         enum,
         given_up,
         office_of,
+        port_of,
         rounds,
     )
     from e2e_parts import running, settings_of, until
@@ -79,7 +81,7 @@ async def test_the_alarm_delay_is_respected_then_it_is_looked_at_until_it_shows(
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         standing(terminal, output=0, alarm=0x80)
         name = await office.order("trip", TRIP_ARGS)
@@ -109,7 +111,7 @@ async def test_an_effect_that_does_not_show_in_the_window(broker: Mosquitto, tmp
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         standing(terminal, output=0)
         name = await office.order("trip", TRIP_ARGS)
@@ -136,7 +138,7 @@ async def test_guarantee_that_came_into_force_is_no_effect(broker: Mosquitto, tm
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await office.order("trip", TRIP_ARGS)
         await office.status(name, "succeeded")
@@ -156,7 +158,7 @@ async def test_what_nothing_tells_is_unreadable(broker: Mosquitto, tmp_path: Pat
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         name = await office.order("trip", TRIP_ARGS)
         await office.status(name, "succeeded")
@@ -179,7 +181,7 @@ async def test_unknown_is_read_back_at_once_and_again_when_the_effect_is_due(
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         standing(terminal, output=0, alarm=0x80)
         terminal.deaf_to = lambda apdu: apdu[0] == 7
@@ -187,7 +189,7 @@ async def test_unknown_is_read_back_at_once_and_again_when_the_effect_is_due(
         await office.status(name, "unknown")
         terminal.deaf_to = lambda _: False
         await terminal.disconnect()
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         await terminal.asked(LOOK)
         assert await looks(gateway, terminal, office, name) == 1
         clock.forward(300)
@@ -209,7 +211,7 @@ async def test_a_control_without_answer_in_time_is_unknown_then_read_back(broker
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         standing(terminal, output=0, command=0)
         terminal.silent = True
@@ -227,7 +229,7 @@ async def test_a_connection_lost_while_looking(broker: Mosquitto, tmp_path: Path
     clock = NoonClock()
     async with running(settings_of(tmp_path, broker.url), clock) as gateway, office_of(broker) as office:
         terminal = Scripted()
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         standing(terminal, output=0x80)
         name = await office.order("trip", TRIP_ARGS)
         await office.status(name, "succeeded")
@@ -238,7 +240,7 @@ async def test_a_connection_lost_while_looking(broker: Mosquitto, tmp_path: Path
         await until(lambda: waits(gateway, name))
         clock.forward(600)
         terminal.deaf_to = lambda _: False
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         await office.final(name)
         assert office.statuses(name) == ["accepted", "sent", "succeeded", "verified"]
         await terminal.disconnect()
@@ -252,7 +254,7 @@ async def test_one_that_can_never_be_read_back_is_given_up(broker: Mosquitto, tm
         terminal = Scripted()
         if not answered:
             terminal.deaf_to = lambda apdu: apdu[0] == 7
-        await terminal.connect(gateway.channels[0].port)
+        await terminal.connect(port_of(gateway))
         name = await office.order("trip", TRIP_ARGS)
         await office.status(name, "succeeded" if answered else "unknown")
         await terminal.disconnect()
@@ -273,7 +275,7 @@ async def test_a_control_goes_before_a_look_that_is_not_due(broker: Mosquitto, t
     async with (
         running(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
-        Scripted().on(gateway.channels[0].port) as terminal,
+        Scripted().on(port_of(gateway)) as terminal,
     ):
         standing(terminal, output=0, alarm=0x80)
         trip = await office.order("trip", TRIP_ARGS)

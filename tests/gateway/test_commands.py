@@ -4,7 +4,6 @@ under way at a terminal, and no control twice on the wire.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
+from gateway.air import FreeAir
 from gateway.commands import Commands
 from gateway.interlocks import InterlockLimits, Interlocks
 from gateway.jobs import CommandLimits
@@ -26,7 +26,7 @@ from protocols.commands import Quirks
 from protocols.dlt698_options import Options
 from protocols.events import Answered, Failure, Late, Request
 from protocols.registry import PROTOCOLS
-from wire698 import access, model
+from wire698 import access
 from wire698.pieces import ResultNormal
 from wire698.rows import Row
 from wire698.values import BitString, Dar, Data, Tag
@@ -45,6 +45,9 @@ NEXT = {
     "unknown": {"verified", "not_effective"},
 }
 """What may follow what, `late` aside. `accepted` to `unknown`: killed between the journal and the wire."""
+
+
+COLUMNS = "id terminal class verb body member_of stage status final attempts accepted_at expires_at sent_at at ack"
 
 
 class FakeJournal:
@@ -78,12 +81,9 @@ class FakeJournal:
     def _carry_out(self, sql: str, values: tuple[Any, ...]) -> None:
         match sql.split()[:3]:
             case ["INSERT", _, _] if "INTO command_status" in sql:
-                self.history.append(json_ack(values[4]))
+                self.history.append(decode(values[4], Ack))
             case ["INSERT", _, _]:
-                names = (
-                    "id terminal class verb body member_of stage status final attempts accepted_at expires_at "
-                    "sent_at at ack"
-                ).split()
+                names = COLUMNS.split()
                 self.rows[values[0], values[1]] = dict(zip(names, values, strict=True))
             case ["UPDATE", "command", _]:
                 names = [part.split()[0] for part in sql.partition(" SET ")[2].partition(" WHERE ")[0].split(",")]
@@ -93,10 +93,6 @@ class FakeJournal:
         assert "WHERE final = 0" in sql
         names = sql.partition("SELECT ")[2].partition(" FROM")[0].split(", ")
         return [tuple(row[name] for name in names) for row in self.rows.values() if not row["final"]]
-
-
-def json_ack(octets: bytes) -> Ack:
-    return decode(octets, Ack)
 
 
 class FakeMachine:
@@ -116,9 +112,65 @@ class FakeMachine:
     def submit(self, request: Request, moment: Any) -> list[Any]:
         assert self.ready, "submitted to a machine that cannot send at once"
         self.request = request
+        request.attempts = 1
         request.sent_at = moment.wall
         self._sent.append((self.terminal, request))
         return []
+
+    def cancel(self, request: Request, moment: Any) -> list[Any]:
+        return []
+
+
+class SharedAir:
+    """A medium on which a request waits for its turn: `transmit` gives it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._waiting: list[tuple[Session, Request, int | None, Callable[[Any], None] | None]] = []
+
+    def ask(
+        self,
+        session: Session,
+        request: Request,
+        priority: int,
+        *,
+        until: int | None = None,
+        sent: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._waiting.append((session, request, until, sent))
+
+    def cancel(self, session: Session, request: Request) -> bool:
+        kept = [entry for entry in self._waiting if entry[1] is not request]
+        known, self._waiting = len(kept) < len(self._waiting), kept
+        if known:
+            self._end(session, request, Failure("cancelled", "taken back"))
+        return known
+
+    def _end(self, session: Session, request: Request, failure: Failure) -> None:
+        self._bench.commands.answered(session, Answered(request, failure), self._bench.clock.moment())
+
+    def transmit(self) -> None:
+        """The turn of the one that waits longest, if its terminal is free."""
+        moment = self._bench.clock.moment()
+        for entry in self._waiting:
+            session, request, until, sent = entry
+            if until is not None and moment.wall >= until:
+                self._waiting.remove(entry)
+                self._end(session, request, Failure("expired", "too late"))
+                return
+            if session.machine.ready:
+                self._waiting.remove(entry)
+                session.machine.submit(request, moment)
+                if sent is not None:
+                    sent(moment)
+                return
+
+    def lose(self, session: Session) -> None:
+        """The terminal has no connection any more: nothing of it waits."""
+        lost = [entry for entry in self._waiting if entry[0] is session]
+        self._waiting = [entry for entry in self._waiting if entry[0] is not session]
+        for _, request, _, _ in lost:
+            self._end(session, request, Failure("lost", "the connection was closed"))
 
 
 class FakeLink:
@@ -136,6 +188,10 @@ class FakeContext:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.dialogue = bench.dialogue
+        self.air: FreeAir | SharedAir = SharedAir(bench) if bench.shared else FreeAir(bench.clock)
+
+    def answered(self, session: Session, event: Answered, moment: Any) -> None:
+        self._bench.commands.answered(session, event, moment)
 
     def dispatch(self, session: Session, events: list[Any], moment: Any) -> None:
         for event in events:
@@ -149,7 +205,8 @@ class FakeSessions(dict[str, Session]):
 class Bench:
     """Commands with all that is around them; `restart` is a kill -9: what was not committed is gone."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *, shared: bool = False, **limits: Any) -> None:
+        self.shared = shared
         self.clock = HandClock()
         self.journal = FakeJournal()
         self.sent: list[tuple[str, Request]] = []
@@ -220,6 +277,16 @@ class Bench:
         session.link = None
         self.finish(terminal, Failure("lost", "the connection was closed"))
         assert machine.request is None
+        air = session.context.air
+        if isinstance(air, SharedAir):
+            air.lose(session)
+
+    def transmit(self) -> None:
+        """On a shared medium, the next one's turn."""
+        for session in self.sessions.values():
+            if isinstance(session.context.air, SharedAir):
+                session.context.air.transmit()
+                return
 
     def finish(self, terminal: str, result: Any) -> None:
         """The request under way at a terminal comes to its end."""
@@ -253,6 +320,7 @@ class Bench:
                 if self.sessions[terminal].link is None:
                     self.attach(terminal)
                 self.machines[terminal].open = True
+                self.transmit()
                 self.reply(terminal, good=True)
             self.journal.commit()
             self.tick(10.0)
@@ -308,9 +376,11 @@ class Laws(RuleBasedStateMachine):
     bench: Bench
     numbers: ClassVar[Counter[str]] = Counter()
 
-    @initialize(guarantee=st.booleans(), online=st.sampled_from([(), TERMINALS[:1], TERMINALS, TERMINALS]))
-    def begin(self, guarantee: bool, online: tuple[str, ...]) -> None:
-        self.bench = Bench(guarantee=guarantee)
+    @initialize(
+        shared=st.booleans(), guarantee=st.booleans(), online=st.sampled_from([(), TERMINALS[:1], TERMINALS, TERMINALS])
+    )
+    def begin(self, shared: bool, guarantee: bool, online: tuple[str, ...]) -> None:
+        self.bench = Bench(shared=shared, guarantee=guarantee)
         for terminal in online:
             self.bench.attach(terminal)
         self.number = self.kills = 0
@@ -363,6 +433,11 @@ class Laws(RuleBasedStateMachine):
     def lose(self, terminal: str) -> None:
         self.bench.lose(terminal)
 
+    @precondition(lambda self: self.bench.shared)
+    @rule()
+    def transmit(self) -> None:
+        self.bench.transmit()
+
     @rule(terminal=st.sampled_from(TERMINALS), open_=st.booleans())
     def occupy(self, terminal: str, open_: bool) -> None:
         self.bench.machines[terminal].open = open_
@@ -370,12 +445,12 @@ class Laws(RuleBasedStateMachine):
     def asked(self) -> list[str]:
         return [terminal for terminal, machine in self.bench.machines.items() if machine.request is not None]
 
-    @precondition(asked)
+    @precondition(lambda self: bool(self.asked()))
     @rule(first=st.booleans(), good=st.sampled_from([True, True, False]), state=st.sampled_from([0, 0x80]))
     def reply(self, first: bool, good: bool, state: int) -> None:
         self.bench.reply(self.asked()[0 if first else -1], good=good, state=state)
 
-    @precondition(asked)
+    @precondition(lambda self: bool(self.asked()))
     @rule(first=st.booleans(), error=st.sampled_from([("timed_out", None), ("refused", 1), ("lost", None)]))
     def fail(self, first: bool, error: tuple[str, int | None]) -> None:
         self.bench.finish(self.asked()[0 if first else -1], Failure(error[0], "no answer", error[1]))
@@ -405,7 +480,7 @@ class Laws(RuleBasedStateMachine):
 
     @rule()
     def killed(self) -> None:
-        """kill -9 and restart: what was not durable was never said, except that octets may be out."""
+        """A kill -9 and a restart: what was not durable was never said, except that octets may be out."""
         self.kills += 1
         durable = set(self.bench.journal.rows)
         self.bench.restart()
