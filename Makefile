@@ -47,8 +47,9 @@ $(VENV)/bench: $(VENV)/ready requirements-bench.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	touch $@
 
-bench: $(VENV)/bench ## decode speed, as ratios within one run
+bench: $(VENV)/bench mosquitto ## decode speed as ratios within one run; end to end with a real broker
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/end_to_end.py
 
 lock: ## write the lock files again (needs uv)
 	uv pip compile pyproject.toml --extra demo --group dev --universal --python-version 3.11 \

@@ -13,7 +13,6 @@ machine only when it goes out at once: what waits in a machine could go out afte
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,11 +24,12 @@ from gateway.air import CLOCK, CONTROL, QUERY
 from gateway.clock import Clock
 from gateway.interlocks import Interlocks
 from gateway.jobs import CommandCounters, CommandLimits, Job, Jobs
-from gateway.journal import Journal, JournalFull
+from gateway.journal import Journal
 from gateway.ledger import Ledger, Record, history, insert, move, update
 from gateway.outlet import Outlet
 from gateway.sessions import Session, Sessions
-from messages import Ack, AckError, Command, Status, Up, is_final, message_id
+from gateway.telling import Telling, ack_of
+from messages import Ack, AckError, Command, Status, Up
 from protocols.commands import Invalid, Outcome, Plan, Quirks
 from protocols.events import Answered, Failure, Late, Moment, Request
 from protocols.registry import Dialogue
@@ -58,6 +58,7 @@ class Commands:
     ) -> None:
         self.counters = CommandCounters()
         self.ledger = Ledger(journal)
+        self._telling = Telling(journal, outlet, self.counters)
         self.interlocks = interlocks
         self._dialogue = dialogue
         self._quirks = quirks
@@ -69,7 +70,6 @@ class Commands:
         self.limits = limits
         self._blocked: set[str] = set()
         """Terminals on a link whose machine could not take a request when it was their turn."""
-        self._untold: deque[Callable[[], None]] = deque()
 
     # --- taking on ----------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Commands:
 
         self._outlet.store([ack], committed, lambda: insert(record, ack))
         self._enter(job)
-        self._counted("accepted")
+        self._telling.counted("accepted")
 
     def refuse(
         self,
@@ -147,7 +147,7 @@ class Commands:
         """
         ack = self._ack(Job(record, _NO_PLAN), status, error=error, result=result)
         self._outlet.store([ack], stored, (lambda: insert(record, ack)) if keep else None)
-        self._counted(status)
+        self._telling.counted(status)
 
     def online(self, terminal: str) -> bool:
         """Whether a terminal is on a link."""
@@ -225,7 +225,7 @@ class Commands:
             self._write(job)
             self.pump(job.terminal)
 
-        self._durably(lambda: self._journal.append((), committed, statements))
+        self._telling.durably(lambda: self._journal.append((), committed, statements))
 
     def _write(self, job: Job) -> None:
         """Have the present step sent: at once, or when the medium's turn comes."""
@@ -306,7 +306,7 @@ class Commands:
         if job.record.stage != "waiting":
             job.record.stage = "waiting"
             statements = move(job.record)
-            self._durably(lambda: self._journal.append((), None, statements))
+            self._telling.durably(lambda: self._journal.append((), None, statements))
         self.jobs.wait(job)
         if wait:
             self.jobs.wake(job, job.due)
@@ -342,8 +342,8 @@ class Commands:
         outcome = self._outcome(job, [*job.answers, event.result], session, moment)
         latency = None if event.request.sent_at is None else moment.wall - event.request.sent_at
         ack = self._ack(job, "late", error=outcome.error, result=outcome.result, latency=latency)
-        self._durably(lambda: self._outlet.store([ack], None, lambda: [history(ack)]))
-        self._counted("late")
+        self._telling.durably(lambda: self._outlet.store([ack], None, lambda: [history(ack)]))
+        self._telling.counted("late")
 
     def _guarded(self, job: Job, session: Session, result: Any, moment: Moment) -> None:
         """Whether power guarantee 保电 is in force at the terminal."""
@@ -477,17 +477,11 @@ class Commands:
     def retell(self, job: Job) -> None:
         """Tell the present status again; it is no new one. Raises JournalFull."""
         assert job.told is not None
-        self._again(job.told)
+        self._telling.again(job.told)
 
     def tell_again(self, ack: bytes) -> None:
         """Tell the last status of a command that has ended, `ack` as the ledger has it. Raises JournalFull."""
-        self._again(msgspec.json.decode(ack, type=Ack))
-
-    def _again(self, ack: Ack) -> None:
-        if self._untold:
-            raise JournalFull("queue")  # what is new comes first
-        self._outlet.store([msgspec.structs.replace(ack)], None)
-        self.counters.retold += 1
+        self._telling.again(msgspec.json.decode(ack, type=Ack))
 
     async def tell_all_again(self, command_id: str, terminal: str | None) -> None:
         """Tell the last status of every terminal's part in a command that has ended. Raises JournalFull."""
@@ -507,7 +501,7 @@ class Commands:
 
     def settled(self, stored: Callable[[], None]) -> None:
         """Call `stored` when everything that has been told so far is durable."""
-        self._durably(lambda: self._journal.append((), stored))
+        self._telling.settled(stored)
 
     # --- telling ------------------------------------------------------------------------------------------------
 
@@ -520,25 +514,9 @@ class Commands:
         result: Any = None,
         latency: int | None = None,
     ) -> Ack:
-        moment = self._clock.moment()
-        record = job.record
-        session = self._sessions.get(record.terminal)
-        stamp = moment.wall.to_bytes(8) + record.attempts.to_bytes(4)
-        return Ack(
-            id=message_id(record.terminal, record.command.id.encode(), status.encode(), stamp),
-            terminal=record.terminal,
-            channel=session.context.name if session is not None else "",
-            received_at=moment.wall,
-            command_id=record.command.id,
-            verb=record.command.verb,
-            status=status,
-            final=is_final(status, verified=job.verified),
-            at=moment.wall,
-            attempts=record.attempts,
-            latency_ms=latency,
-            error=error,
-            result=result,
-        )
+        session = self._sessions.get(job.terminal)
+        channel = session.context.name if session is not None else ""
+        return ack_of(job, status, self._clock.moment(), channel, error, result, latency)
 
     def _tell(
         self,
@@ -565,41 +543,21 @@ class Commands:
             self.counters.open = len(self.jobs)
         elif status in ("succeeded", "unknown"):
             record.stage = "checking"
-        self._counted(status)
+        self._telling.counted(status)
         messages: list[Up] = [*(readings or ()), ack]
         then = replace(record)  # as it is now, whenever the journal has room
-        self._durably(lambda: self._outlet.store(messages, None, lambda: update(then, ack)))
-
-    def _durably(self, store: Callable[[], None]) -> None:
-        """Store now or, when the journal has no room, as soon as it has, in order."""
-        if not self._untold:
-            try:
-                store()
-            except JournalFull:
-                pass
-            else:
-                return
-        self._untold.append(store)
-        self.counters.untold = len(self._untold)
-
-    def _counted(self, status: str) -> None:
-        self.counters.statuses[status] = self.counters.statuses.get(status, 0) + 1
+        self._telling.durably(lambda: self._outlet.store(messages, None, lambda: update(then, ack)))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
     def tick(self, moment: Moment) -> None:
         """Tell what could not be told; end what has expired; start what is due."""
-        try:
-            while self._untold:
-                self._untold[0]()
-                self._untold.popleft()
-        except JournalFull:
+        if not self._telling.catch_up():
             return
-        finally:
-            self.counters.untold = len(self._untold)
         turns, self._blocked = self._blocked, set()
         for job in self.jobs.expired(moment.wall):
             if job.revocable:
+                self._recall(job)
                 self._expire(job)
                 turns.add(job.terminal)
         for job in self.jobs.due(moment.mono):
@@ -620,8 +578,6 @@ def _ready(session: Session) -> bool:
 
 _NO_PLAN: Final = Plan(verb="", command_class="query", steps=())
 _CRASHED: Final = AckError(name="restarted", text="the gateway was restarted before an answer came")
-
-
 _UNSENT: Final = ("lost", "busy", "expired", "skipped", "cancelled")
 """Failures that a request may end with before its octets are out."""
 

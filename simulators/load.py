@@ -29,7 +29,7 @@ _ACK_PIID: Final = 2
 
 @dataclass(slots=True)
 class LoadOptions:
-    """`window`: reports in flight of one terminal. `rows`: in one report. It ends after `seconds` or `reports` in all."""
+    """`window`: reports in flight of one terminal; `rows`: in one report; `seconds`: measured, after `warmup_s`."""
 
     host: str
     port: int
