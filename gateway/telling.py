@@ -1,4 +1,4 @@
-"""What is told of commands 应答: each status with its Ack, durable before it is published, in the order in which it came.
+"""What is told of commands 应答: each status with its Ack, durable before it is published, in the order of its coming.
 
 A status for which the journal has no room waits, and everything behind it does too: nothing is told out of order.
 """

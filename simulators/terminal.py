@@ -42,7 +42,7 @@ _ESAM_FAILED = Dar(22)
 _CLIENT_TAGS = frozenset({0x02, 0x03, 0x05, 0x06, 0x07, 0x09})
 _RESULT = 0x07
 
-OFFLINE, LOGGING_IN, ONLINE = "offline", "logging_in", "online"
+OFFLINE, LOGGING_IN, ONLINE, ATTACHED = "offline", "logging_in", "online", "attached"
 
 
 class Terminal:
@@ -97,14 +97,25 @@ class Terminal:
 
     def connected(self, now: float) -> list[bytes]:
         """A connection is there: log in."""
+        self._begin(LOGGING_IN)
+        return self._link_request(link.LOGIN, now)
+
+    def attached(self) -> None:
+        """A line is there on which terminals speak only when they are spoken to: no login, and no reports from now on.
+
+        What it would have reported stays in its records, to be read.
+        """
+        self._begin(ATTACHED)
+        self.make_no_more()
+
+    def _begin(self, state: str) -> None:
         self._carrier.reset()
         self.services.reset()
         self.outbox.reconnected()
         self._later.clear()
-        self.state = LOGGING_IN
+        self.state = state
         self.close_wanted = self.refused = False
         self._unanswered = 0
-        return self._link_request(link.LOGIN, now)
 
     def disconnected(self) -> None:
         """The connection is gone."""

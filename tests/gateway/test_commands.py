@@ -509,6 +509,8 @@ class Laws(RuleBasedStateMachine):
             if job.phase in ("guarding", "running") or (job.phase == "checking" and job.request is not None)
         )
         assert all(number == 1 for number in under_way.values())
+        lines = self.bench.commands.jobs._lines.values()
+        assert all(line.active is None or line.active.phase != "ended" for line in lines), "nobody is in the way"
 
     def teardown(self) -> None:
         if not hasattr(self, "bench"):
