@@ -1,4 +1,4 @@
-"""`loadgate simulate`: a fleet of DL/T 698.45 terminals that dial a master over TCP."""
+"""`loadgate simulate`: a fleet of DL/T 698.45 terminals on any kind of channel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 HELP = "run simulated terminals against a master"
 
 DESCRIPTION = """\
-Simulated DL/T 698.45 terminals: they dial HOST:PORT, log in, send heartbeats, upload load curves and freezes,
-report events, answer requests, obey load control, and repeat what is not acknowledged. A scenario file adds events,
-faults and quirks.
+Simulated DL/T 698.45 terminals: they log in, send heartbeats, upload load curves and freezes, report events, answer
+requests, obey load control, and repeat what is not acknowledged. A scenario file adds events, faults and quirks.
+One of --connect, --udp, --listen, --serial and --radio says how they reach their master. At a serial line and on a
+radio channel they answer by their address and say nothing unasked, so their master must poll; --unasked changes that.
+PATH is a device (8E1), socket://HOST:PORT, or a path where nothing is yet: a pseudo-terminal is made, and PATH leads
+to it as long as the command runs.
 Progress goes to stderr, the summary to stdout. Exit status 0: every report was acknowledged; 1: not; 2: bad usage."""
 
 EXAMPLE = """\
@@ -30,7 +33,14 @@ examples:
   loadgate simulate --connect 127.0.0.1:9001 --terminals 20 --speed 60 --duration 60
   loadgate simulate --connect 127.0.0.1:9001 --scenario config/scenarios/faults.toml --truth truth.jsonl
   loadgate simulate --connect 127.0.0.1:9001 --terminals 200 --rate 100 --reports-per-terminal 10 --json
+  loadgate simulate --udp 127.0.0.1:9002 --terminals 20 --speed 60
+  loadgate simulate --listen 127.0.0.1:7001 --terminals 20            the gateway dials ports 7001 to 7020
+  loadgate simulate --serial /tmp/line --bitrate 2400 --terminals 4   the gateway opens /tmp/line
+  loadgate simulate --radio /tmp/radio --bitrate 9600 --terminals 60  the gateway opens /tmp/radio
 """
+
+
+BIT_RATES = (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 
 
 def _positive(text: str) -> float:
@@ -47,6 +57,16 @@ def _count(text: str) -> int:
     return value
 
 
+def _place(text: str) -> str:
+    from simulators.wire import check_place
+
+    try:
+        check_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _peer(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -60,7 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--connect", required=True, type=_peer, metavar="HOST:PORT", help="the master to dial")
+    ways = parser.add_mutually_exclusive_group(required=True)
+    way = ways.add_argument
+    way("--connect", type=_peer, metavar="HOST:PORT", help="dial the master over TCP")
+    way("--udp", type=_peer, metavar="HOST:PORT", help="send the master datagrams, each terminal from its own socket")
+    way("--listen", type=_peer, metavar="HOST:PORT", help="be dialled: terminal N listens on PORT + N - 1")
+    way("--serial", type=_place, metavar="PATH", help="all terminals at one serial line")
+    way("--radio", type=_place, metavar="PATH", help="all terminals on one radio channel: one talks at a time")
+    add("--bitrate", type=int, choices=BIT_RATES, metavar="B", help="bit/s of --serial or --radio (9600)")
+    add("--unasked", action="store_true", help="with --serial or --radio: log in and report there too")
     add("--terminals", type=_count, metavar="N", help="how many terminals (20, or as the scenario says)")
     add("--first-address", metavar="A", help="address of the first; the others follow (100000000001)")
     add("--meters", type=_count, metavar="M", help="meters behind each terminal (2)")
@@ -104,16 +132,37 @@ def run(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> Options:
     from simulators.fleet import Options
 
-    host, port = args.connect
+    scenario = _scenario(args)
     return Options(
-        host=host,
-        port=port,
-        scenario=_scenario(args),
+        **_way(args, scenario),
+        scenario=scenario,
         rate=args.rate,
         duration_s=args.duration,
         reports_per_terminal=args.reports_per_terminal,
         drain_s=args.drain,
     )
+
+
+def _way(args: argparse.Namespace, scenario: Scenario) -> dict[str, Any]:
+    """How terminals reach their master, as options of the fleet. Raises ScenarioError for what does not go together."""
+    from simulators.scenario import ScenarioError
+
+    for name in ("serial", "radio"):
+        place = getattr(args, name)
+        if place is None:
+            continue
+        if args.reports_per_terminal is not None and not args.unasked:
+            raise ScenarioError(f"--reports-per-terminal: with --{name} there are reports only with --unasked")
+        return {"transport": name, "place": place, "bit_rate": args.bitrate or 9600, "unasked": args.unasked}
+    if args.bitrate is not None or args.unasked:
+        option = "--unasked" if args.bitrate is None else "--bitrate"
+        raise ScenarioError(f"{option}: only with --serial or --radio")
+    host, port = args.connect or args.udp or args.listen
+    transport = "tcp" if args.connect else "udp" if args.udp else "listen"
+    last = port + scenario.fleet.terminals - 1
+    if args.listen and last > 65_535:
+        raise ScenarioError(f"--listen: {scenario.fleet.terminals} terminals from port {port} on would end at {last}")
+    return {"transport": transport, "host": host, "port": port}
 
 
 def _scenario(args: argparse.Namespace) -> Scenario:
@@ -153,11 +202,18 @@ def _run(options: Options, file: Any, *, quiet: bool, show: TextIO | None) -> Su
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        async with asyncio.TaskGroup() as tasks:
-            progress = None if quiet else tasks.create_task(_progress(fleet, loop.time))
-            summary = await fleet.run(stop)
-            if progress is not None:
-                progress.cancel()
+        summary: Summary | None = None
+        failed: list[Exception] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                progress = None if quiet else tasks.create_task(_progress(fleet, loop.time))
+                summary = await fleet.run(stop)
+                if progress is not None:
+                    progress.cancel()
+        except* OSError as group:
+            failed += group.exceptions
+        if summary is None:
+            raise failed[0]
         return summary
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -175,7 +231,7 @@ async def _progress(fleet: Fleet, clock: Callable[[], float]) -> None:
             line = (
                 f"{clock() - began:6.0f} s  online {counters.online}/{len(fleet.settings)}"
                 f"  reports {truth.made}  acknowledged {truth.acknowledged}  retries {counters.retries}"
-                f"  events {counters.events}"
+                f"  events {counters.events}  requests {counters.requests}"
             )
             print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
     finally:

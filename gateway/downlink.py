@@ -185,8 +185,8 @@ class Downlink:
         client = self._client()
         async with client:
             self.counters.connects += 1
-            self.counters.connected = 1
             await self._subscribe(client)
+            self.counters.connected = 1
             self.subscribed.set()
             queue = client._queue
             assert isinstance(queue, _BoundedQueue)

@@ -1,48 +1,53 @@
-"""A fleet of simulated terminals in one asyncio loop, each with a TCP connection of its own.
+"""A fleet of simulated terminals in one asyncio loop, which reach their master by a way of any kind.
 
-Theory of operation. A Station is a terminal with its line. Everything it does is driven by two things, octets from the
-master and one timer at the terminal's next deadline, so thousands of idle stations cost nothing. A task for each
-station connects, waits for the end of the connection and connects again after a growing pause.
+Theory of operation. A Station is a terminal with its line (see station); a Way (see ways and lines) gives stations
+their connections. The fleet makes both from the scenario, plays the scenario's faults, and knows when it is the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Literal
 
 import msgspec
 
-from wire698.frame import Frame, Framer
-
 from .counters import Counters
-from .faults import HOLD_S, Chunk, FaultyLine, LineFaults
+from .faults import FaultyLine, LineFaults
+from .lines import RadioWay, SerialWay
+from .radio import RadioSettings
 from .scenario import FaultEntry, Scenario, concerns, settings_of, start_of
 from .settings import TerminalSettings
 from .stamps import Timebase
+from .station import Station
 from .terminal import Terminal
 from .truth import Truth
+from .ways import Datagrams, Dial, Listening, Way
 
-_CONNECT_S = 10.0
-_LONGEST_WAIT_S = 3600.0
-_SHORTEST_WAIT_S = 0.001
+__all__ = ["Fleet", "Options", "Station", "Summary"]
+
 _GOODBYE_S = 1.0
-_AT_ONCE = 64
-"""Connections that are being opened at one time."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a fleet is to do. `duration_s`, `drain_s`: real seconds.
 
+    transport: terminals dial host:port over `tcp`, send it datagrams over `udp`, or `listen` there, each on a port of
+    its own from `port` on (0: free ones, see `Fleet.places`); or they are at one `serial` line, or on one `radio`
+    channel behind it, whose other side is `place` (see wire.Wire) at `bit_rate` bit/s. There they answer and say
+    nothing more, unless they are to speak `unasked`.
+
     It ends when the stop event is set, after `duration_s`, or when each terminal has `reports_per_terminal` reports
     acknowledged; then it waits up to `drain_s` for the acknowledgements that are still owed.
     """
 
-    host: str
-    port: int
+    transport: Literal["tcp", "udp", "listen", "serial", "radio"] = "tcp"
+    host: str = ""
+    port: int = 0
+    place: str = ""
+    bit_rate: int = 9600
+    unasked: bool = False
     scenario: Scenario = Scenario()
     rate: float | None = None
     duration_s: float | None = None
@@ -79,174 +84,30 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         return self.unacknowledged == 0 and self.withheld == 0
 
 
-class Station(asyncio.Protocol):
-    """A terminal at its line; also the protocol of its present connection."""
+_SHARED = ("serial", "radio")
 
-    def __init__(
-        self,
-        terminal: Terminal,
-        line: FaultyLine,
-        counters: Counters,
-        loop: asyncio.AbstractEventLoop,
-        changed: Callable[[], None],
-    ) -> None:
-        self.terminal = terminal
-        self.line = line
-        self.power = asyncio.Event()
-        self.power.set()
-        self.closed = asyncio.Event()
-        self._counters = counters
-        self._loop = loop
-        self._changed = changed
-        self._asleep = False
-        self._framer = Framer()
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._pending: deque[Chunk] = deque()
-        self._pending_timer: asyncio.TimerHandle | None = None
-        self._hold_timer: asyncio.TimerHandle | None = None
 
-    # --- the connection ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Log in."""
-        # uvloop's transports are not subclasses of asyncio's.
-        self._transport = cast("asyncio.Transport", transport)
-        self._framer = Framer()
-        self.closed.clear()
-        self.line.reset()
-        self._counters.connections += 1
-        self._write(self.terminal.connected(self._loop.time()))
-        self._after()
-
-    def data_received(self, data: bytes) -> None:
-        """Frames of the master."""
-        now = self._loop.time()
-        frames: list[bytes] = []
-        for item in self._framer.feed(data):
-            if isinstance(item, Frame):
-                if self.line.hears():
-                    frames += self.terminal.feed(item, now)
-            else:
-                self._counters.garbage += 1
-        self._write(frames)
-        self._after()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Whoever ended it; a terminal does not ask why."""
-        self._transport = None
-        self._drop_pending()
-        self._counters.disconnects += 1
-        self.terminal.disconnected()
-        self.closed.set()
-        self._after()
-
-    @property
-    def connected(self) -> bool:
-        return self._transport is not None
-
-    def close(self, *, abort: bool = False) -> None:
-        """End the connection, if there is one."""
-        if self._transport is not None:
-            if abort:
-                self._transport.abort()
-            else:
-                self._transport.close()
-
-    def say_goodbye(self) -> None:
-        """Log out before the end."""
-        self._write(self.terminal.logout(self._loop.time()))
-
-    # --- time ---
-
-    def wake(self) -> None:
-        """Do what fell due and set the timer for what comes next."""
-        self._timer = None
-        self._write(self.terminal.tick(self._loop.time()))
-        self._after()
-
-    def wake_now(self) -> None:
-        """Something outside changed: look again."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.terminal.look_again()
-        self.wake()
-
-    def sleep(self) -> None:
-        """No more timers, for good."""
-        self._asleep = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._drop_pending()
-
-    def _after(self) -> None:
-        terminal = self.terminal
-        if terminal.powered:
-            self.power.set()
-        else:
-            self.power.clear()
-        if terminal.close_wanted:
-            self.close(abort=not terminal.powered)
-        if self._asleep:
-            return
-        now = self._loop.time()
-        wait = min(max(terminal.deadline() - now, _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
-        if self._timer is None:
-            self._timer = self._loop.call_at(now + wait, self.wake)
-        elif self._timer.when() > now + wait:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(now + wait, self.wake)
-        self._changed()
-
-    # --- writing ---
-
-    def _write(self, frames: list[bytes]) -> None:
-        if not frames or self._transport is None:
-            return
-        self._queue(self.line.out(frames))
-        if self.line.held and self._hold_timer is None:
-            self._hold_timer = self._loop.call_later(HOLD_S, self._release)
-
-    def _release(self) -> None:
-        self._hold_timer = None
-        if self._transport is not None:
-            self._queue(self.line.release())
-
-    def _queue(self, chunks: list[Chunk]) -> None:
-        self._pending.extend(chunks)
-        if self._pending_timer is None:
-            self._flush()
-
-    def _flush(self, *, waited: bool = False) -> None:
-        """Write what needs not wait; wait for the next, in order."""
-        self._pending_timer = None
-        while self._pending and self._transport is not None:
-            chunk = self._pending[0]
-            if chunk.wait > 0.0 and not waited:
-                self._pending_timer = self._loop.call_later(chunk.wait, self._waited)
-                return
-            waited = False
-            self._pending.popleft()
-            self._transport.write(chunk.octets)
-            if chunk.cut:
-                self._pending.clear()
-                self._transport.close()
-                return
-
-    def _waited(self) -> None:
-        self._flush(waited=True)
-
-    def _drop_pending(self) -> None:
-        self._pending.clear()
-        for timer in (self._pending_timer, self._hold_timer):
-            if timer is not None:
-                timer.cancel()
-        self._pending_timer = self._hold_timer = None
+def _way(options: Options, counters: Counters) -> Way:
+    """How the terminals reach their master. Raises ValueError for a place that is none."""
+    scenario = options.scenario
+    pauses = scenario.fleet.backoff_s, scenario.fleet.backoff_limit_s
+    match options.transport:
+        case "tcp":
+            return Dial(options.host, options.port, pauses, counters)
+        case "udp":
+            return Datagrams(options.host, options.port, pauses, counters)
+        case "listen":
+            return Listening(options.host, options.port)
+        case "serial":
+            return SerialWay(options.place, options.bit_rate, pauses, counters)
+        case "radio":
+            air = msgspec.structs.asdict(scenario.radio)
+            settings = RadioSettings(bit_rate=options.bit_rate, seed=scenario.seed, **air)
+            return RadioWay(options.place, settings, pauses, counters)
 
 
 class Fleet:
-    """Runs terminals against a master. `counters` and `truth` may be read at any time."""
+    """Runs terminals against a master. `counters` and `truth` may be read at any time; `ready` is set when it runs."""
 
     def __init__(self, options: Options, *, truth: Truth | None = None, wall: Callable[[], float] = time.time) -> None:
         self.options = options
@@ -256,6 +117,8 @@ class Fleet:
             options.scenario, rate=options.rate, report_limit=options.reports_per_terminal
         )
         self.stations: list[Station] = []
+        self.ready = asyncio.Event()
+        self.way = _way(options, self.counters)
         self._wall = wall
         self._finished = asyncio.Event()
         self._settled = asyncio.Event()
@@ -266,30 +129,49 @@ class Fleet:
         """The terminals, once the fleet runs."""
         return [station.terminal for station in self.stations]
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where terminals listen, HOST:PORT by address."""
+        return self.way.places if isinstance(self.way, Listening) else {}
+
     async def run(self, stop: asyncio.Event | None = None) -> Summary:
-        """Run to the end (see Options) and say how it was."""
+        """Run to the end (see Options) and say how it was. Raises OSError where the way cannot be opened."""
         loop = asyncio.get_running_loop()
         stop = stop if stop is not None else asyncio.Event()
         began = loop.time()
         scenario = self.options.scenario
         base = Timebase(start_of(scenario, self._wall()), began, scenario.time.speed)
         self.stations = [self._station(settings, base, loop) for settings in self.settings]
-        gate = asyncio.Semaphore(_AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            connectors = [tasks.create_task(self._keep_connected(station, gate)) for station in self.stations]
-            script = tasks.create_task(self._play_faults(base))
-            await self._until_end(stop)
-            await self._drain()
-            script.cancel()
-            for connector in connectors:
-                connector.cancel()
-        await self._part()
+        try:
+            await self.way.open(self.stations)
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(self.way.keep(self.stations))
+                script = tasks.create_task(self._play_faults(base))
+                self.ready.set()
+                await self._until_end(stop)
+                await self._drain()
+                script.cancel()
+                keeping.cancel()
+            await self._part()
+        finally:
+            for station in self.stations:
+                station.sleep()
+            self.way.close()
         return self._summary(loop.time() - began)
 
     def _station(self, settings: TerminalSettings, base: Timebase, loop: asyncio.AbstractEventLoop) -> Station:
         terminal = Terminal(settings, base, self.truth, self.counters)
         line = FaultyLine(self.options.scenario.line, settings.seed + 1, self.counters)
-        station = Station(terminal, line, self.counters, loop, self._changed)
+        options = self.options
+        station = Station(
+            terminal,
+            line,
+            self.counters,
+            loop,
+            self._changed,
+            asked_only=options.transport in _SHARED and not options.unasked,
+            each_alone=options.transport in ("udp", *_SHARED),
+        )
         station.wake()
         return station
 
@@ -324,9 +206,10 @@ class Fleet:
 
     async def _part(self) -> None:
         """Log out and close. The master closes after a logout; one that does not is left."""
-        for station in self.stations:
-            station.say_goodbye()
-        await self._all_closed()
+        if self.way.goodbye:
+            for station in self.stations:
+                station.say_goodbye()
+            await self._all_closed()
         for station in self.stations:
             station.sleep()
             station.close()
@@ -335,30 +218,6 @@ class Fleet:
     async def _all_closed(self) -> None:
         open_ones = [station.closed.wait() for station in self.stations if station.connected]
         await _within(asyncio.gather(*open_ones), _GOODBYE_S)
-
-    async def _keep_connected(self, station: Station, gate: asyncio.Semaphore) -> None:
-        fleet = self.options.scenario.fleet
-        dice = random.Random(station.terminal.settings.seed + 2)  # noqa: S311
-        failures = 0
-        while True:
-            await station.power.wait()
-            if await self._connect(station, gate):
-                await station.closed.wait()
-                failures = failures + 1 if station.terminal.refused else 0
-            else:
-                failures += 1
-                self.counters.connect_failures += 1
-            pause = min(fleet.backoff_limit_s, fleet.backoff_s * 2.0 ** min(failures, 16))
-            await asyncio.sleep(pause * dice.uniform(0.5, 1.0))
-
-    async def _connect(self, station: Station, gate: asyncio.Semaphore) -> bool:
-        loop = asyncio.get_running_loop()
-        try:
-            async with gate, asyncio.timeout(_CONNECT_S):
-                await loop.create_connection(lambda: station, self.options.host, self.options.port)
-        except (OSError, TimeoutError):
-            return False
-        return True
 
     # --- the scenario's faults ---
 

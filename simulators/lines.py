@@ -210,9 +210,7 @@ class _AirTap(_Tap):
 class RadioWay(SerialWay):
     """A radio channel with terminals on it. `radio` tells of carriers and violations."""
 
-    def __init__(
-        self, place: str, settings: RadioSettings, pauses: tuple[float, float], counters: Counters
-    ) -> None:
+    def __init__(self, place: str, settings: RadioSettings, pauses: tuple[float, float], counters: Counters) -> None:
         """Raises ValueError for a place that is none."""
         super().__init__(place, settings.bit_rate, pauses, counters)
         self.radio = _Channel(settings, ())
@@ -232,7 +230,8 @@ class RadioWay(SerialWay):
     def leave(self, tap: _Tap) -> None:
         super().leave(tap)
         if isinstance(tap, _AirTap):
-            self.radio.stations.remove(tap)
+            # The list may be gone through just now.
+            self.radio.stations = [station for station in self.radio.stations if station is not tap]
 
     def speak(self, tap: _AirTap, octets: bytes) -> None:
         """A station speaks without being asked just now."""

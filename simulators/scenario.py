@@ -87,6 +87,17 @@ class TaskPart(_Part, frozen=True, kw_only=True):
     events_per_day: FromZero = 0.0
 
 
+class RadioPart(_Part, frozen=True, kw_only=True):
+    """A radio channel, where that is the way; the keys are those of radio.RadioSettings, where they are explained."""
+
+    propagation_s: FromZero = 0.0001
+    turn_s: FromZero = 0.02
+    key_up_s: FromZero = 0.05
+    switch_s: FromZero = 0.01
+    bit_error_rate: Share = 0.0
+    echo: bool = False
+
+
 class EventEntry(_Part, frozen=True, kw_only=True):
     """An event at a given time on some terminals."""
 
@@ -151,6 +162,7 @@ class Scenario(_Part, frozen=True, kw_only=True):
     time: TimePart = TimePart()
     tasks: TaskPart = TaskPart()
     line: LineFaults = LineFaults()
+    radio: RadioPart = RadioPart()
     event: tuple[EventEntry, ...] = ()
     fault: tuple[FaultEntry, ...] = ()
     quirk: tuple[QuirkEntry, ...] = ()

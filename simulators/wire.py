@@ -43,9 +43,7 @@ class Wire:
     becomes a link to a pseudo-terminal as long as the wire is open. Raises ValueError for another.
     """
 
-    def __init__(
-        self, place: str, bit_rate: int, received: Callable[[bytes], None], ended: Callable[[], None]
-    ) -> None:
+    def __init__(self, place: str, bit_rate: int, received: Callable[[bytes], None], ended: Callable[[], None]) -> None:
         check_place(place)
         self.place = place
         self.lost = 0
@@ -66,12 +64,14 @@ class Wire:
 
     async def open(self) -> None:
         """Open it. Raises OSError, TimeoutError."""
-        loop = asyncio.get_running_loop()
-        if self.place.startswith(_SOCKET):
-            host, port = _host_and_port(self.place)
-            async with asyncio.timeout(_CONNECT_S):
-                await loop.create_connection(lambda: _Stream(self), host, port)
+        if not self.place.startswith(_SOCKET):
+            self._open_device()
             return
+        host, port = _host_and_port(self.place)
+        async with asyncio.timeout(_CONNECT_S):
+            await asyncio.get_running_loop().create_connection(lambda: _Stream(self), host, port)
+
+    def _open_device(self) -> None:
         path = Path(self.place)
         if path.exists():
             self._fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
@@ -85,12 +85,14 @@ class Wire:
             _set(self._far, self._bit_rate)
             os.set_blocking(self._fd, False)
             try:
+                if path.is_symlink():  # it leads nowhere: whoever made it has not ended well
+                    path.unlink()
                 path.symlink_to(os.ttyname(self._far))
-            except OSError:
+            except OSError as error:
                 self.close()
-                raise
+                raise OSError(f"{self.place}: no device, and no link can be made there: {error.strerror}") from None
             self._link = path
-        loop.add_reader(self._fd, self._readable)
+        asyncio.get_running_loop().add_reader(self._fd, self._readable)
 
     def write(self, octets: bytes) -> None:
         """Send octets."""
@@ -126,7 +128,8 @@ class Wire:
             self._link = None
         self._waiting.clear()
 
-    def _gone(self) -> None:
+    def unplug(self) -> None:
+        """As if the other side were gone."""
         if self.is_open:
             self.close()
             self._ended()
@@ -141,14 +144,14 @@ class Wire:
         if octets:
             self._received(octets)
         else:
-            self._gone()
+            self.unplug()
 
     def _writable(self) -> None:
         try:
             with suppress(BlockingIOError):
                 del self._waiting[: os.write(self._fd, self._waiting)]
         except OSError:
-            self._gone()
+            self.unplug()
             return
         loop = asyncio.get_running_loop()
         if self._waiting:
@@ -169,7 +172,7 @@ class Wire:
 
     def disconnected(self) -> None:
         """The server is gone."""
-        self._gone()
+        self.unplug()
 
 
 class _Stream(asyncio.Protocol):

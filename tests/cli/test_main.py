@@ -28,8 +28,10 @@ def subcommand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def start(body: str, **options) -> subprocess.Popen[bytes]:
         (tmp_path / "given.py").write_text(f"def add_arguments(parser): pass\ndef run(args):\n    {body}\n")
+        # Whoever runs the tests in the background of a shell has SIGINT ignored, and hands that on.
         program = (
-            "import sys; from cli import main\n"
+            "import signal, sys; from cli import main\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "main.COMMANDS['decode'] = ('given', 'x')\n"
             "sys.exit(main.main(['decode']))"
         )

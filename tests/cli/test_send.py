@@ -23,13 +23,24 @@ if TYPE_CHECKING:
         office_of,
         port_of,
         rounds,
+        serving,
     )
-    from tests.e2e.e2e_parts import BASE, free_port, metric, running, settings_of, until
+    from tests.e2e.e2e_parts import BASE, free_port, settings_of
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import ALARM_STATE, COMMAND_STATE, RELAY_OUTPUT, Office, Scripted, office_of, port_of, rounds
-    from e2e_parts import BASE, free_port, metric, running, settings_of, until
+    from command_parts import (
+        ALARM_STATE,
+        COMMAND_STATE,
+        RELAY_OUTPUT,
+        Office,
+        Scripted,
+        office_of,
+        port_of,
+        rounds,
+        serving,
+    )
+    from e2e_parts import BASE, free_port, settings_of
     from terminal_side import TERMINAL
 
 READ = ("read", 'points=["40010200"]')
@@ -120,10 +131,9 @@ async def test_a_broker_that_is_away_is_said_in_a_line(words: tuple[str, ...]) -
 async def test_every_status_is_printed_and_only_a_good_last_one_is_0(broker: Mosquitto, tmp_path: Path) -> None:
     to = ("--mqtt", broker.url, "--wait")
     async with (
-        running(settings_of(tmp_path, broker.url)) as gateway,
+        serving(settings_of(tmp_path, broker.url)) as gateway,
         Scripted().on(port_of(gateway)) as terminal,
     ):
-        await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
         good = await loadgate("send", TERMINAL, "set_clock", *to)
         assert (good.status, good.statuses) == (0, ["accepted", "sent", "succeeded"])
         assert '{"done": {' in good.out
@@ -150,7 +160,7 @@ async def test_every_status_is_printed_and_only_a_good_last_one_is_0(broker: Mos
 
 async def test_without_wait_it_prints_the_id(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
-        running(settings_of(tmp_path, broker.url)) as gateway,
+        serving(settings_of(tmp_path, broker.url)) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -173,7 +183,7 @@ async def test_it_gives_up_where_it_is_told_to(broker: Mosquitto, tmp_path: Path
     alone = await loadgate("send", TERMINAL, *READ, "--mqtt", broker.url, "--wait", "--expires", "-29.5")
     assert (alone.status, alone.out) == (1, "")
     assert "no final status" in alone.err
-    async with running(settings_of(tmp_path, broker.url)):
+    async with serving(settings_of(tmp_path, broker.url)):
         away = await loadgate("send", TERMINAL, *READ, "--mqtt", broker.url, "--wait", "--timeout", "1")
         assert (away.status, away.statuses) == (1, ["accepted"])
         assert "within 1 s" in away.err
@@ -187,7 +197,7 @@ async def test_a_group_is_followed_to_the_last_of_its_members(broker: Mosquitto,
     file.write_text(f"[[groups]]\nname = 'east'\nterminals = {members}\n")
     settings = load(file, {**BASE, "node.data_dir": str(tmp_path / "data"), "mqtt.url": broker.url})
     words = ("send", "group:east", "power_guarantee", "on=true", "--no-verify", "--wait", "--mqtt", broker.url)
-    async with running(settings) as gateway:
+    async with serving(settings) as gateway:
         one, two = (Scripted(member) for member in members)
         async with one.on(port_of(gateway)), two.on(port_of(gateway)):
             two.hold = True
@@ -212,7 +222,7 @@ async def waiting(office: Office, number: int) -> str:
 async def test_cancel(broker: Mosquitto, tmp_path: Path) -> None:
     to = ("--node", "n1", "--mqtt", broker.url)
     async with (
-        running(settings_of(tmp_path, broker.url)) as gateway,
+        serving(settings_of(tmp_path, broker.url)) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -236,7 +246,7 @@ async def test_cancel(broker: Mosquitto, tmp_path: Path) -> None:
 
 async def test_control(broker: Mosquitto, tmp_path: Path) -> None:
     to = ("--node", "n1", "--mqtt", broker.url)
-    async with running(settings_of(tmp_path, broker.url)) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url)) as gateway, office_of(broker) as office:
         await office.until(lambda: bool(office.nodes))
         assert await loadgate("control", "status", *to) == Result(0, "n1: online, control on\n", "")
         assert await loadgate("control", "off", "--reason", "test", *to) == Result(0, "n1: online, control off\n", "")

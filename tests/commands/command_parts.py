@@ -13,6 +13,7 @@ import aiomqtt
 
 from gateway.channels.tcp_server import TcpServer
 from gateway.daemon import Gateway
+from gateway.settings import Settings
 from messages import (
     Ack,
     Alarm,
@@ -36,11 +37,11 @@ from wire698.rows import Row
 from wire698.values import Dar, Data, Oad, Omd, Tag
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, HandClock, until
+    from tests.e2e.e2e_parts import LOOPBACK, HandClock, metric, running, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL, login
 else:
-    from e2e_parts import LOOPBACK, HandClock, until
+    from e2e_parts import LOOPBACK, HandClock, metric, running, until
     from terminal_side import TERMINAL, login
 
 NOON = 1_763_951_400_000
@@ -64,6 +65,14 @@ class NoonClock(HandClock):
     def __init__(self, wall_ms: int = NOON) -> None:
         super().__init__()
         self.wall_ms = wall_ms
+
+
+@asynccontextmanager
+async def serving(settings: Settings, clock: HandClock | None = None) -> AsyncIterator[Gateway]:
+    """A gateway in this process that has its subscriptions: what is said from now on it hears."""
+    async with running(settings, clock) as gateway:
+        await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
+        yield gateway
 
 
 def port_of(gateway: Gateway) -> int:
@@ -177,8 +186,11 @@ class Office:
 
     def of(self, command_id: str, terminal: str | None = None) -> list[Ack]:
         """What was told of a command, each status once, by the order of the journal."""
-        found = {ack.seq: ack for ack in self.acks if ack.command_id == command_id and terminal in (None, ack.terminal)}
-        return [found[seq] for seq in sorted(found)]
+        found: dict[str, Ack] = {}
+        for ack in sorted(self.acks, key=lambda ack: ack.seq):
+            if ack.command_id == command_id and terminal in (None, ack.terminal):
+                found.setdefault(ack.id, ack)
+        return list(found.values())
 
     def statuses(self, command_id: str, terminal: str | None = None) -> list[str]:
         return [ack.status for ack in self.of(command_id, terminal)]

@@ -14,13 +14,13 @@ from gateway.daemon import Gateway
 from wire698.values import Data, Tag
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of
-    from tests.e2e.e2e_parts import running, settings_of, until
+    from tests.commands.command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of, serving
+    from tests.e2e.e2e_parts import settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of
-    from e2e_parts import running, settings_of, until
+    from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of, serving
+    from e2e_parts import settings_of, until
     from terminal_side import TERMINAL
 
 SHANGHAI = timezone(timedelta(hours=8))
@@ -92,7 +92,7 @@ class Watch:
 async def watch_of(broker: Mosquitto, path: Path, wall: str = "2025-11-24 10:30:00") -> AsyncIterator[Watch]:
     at = datetime.fromisoformat(f"{wall}+08:00")
     clock = NoonClock(round(at.timestamp() * 1000))
-    async with running(settings_of(path, broker.url), clock) as gateway, office_of(broker) as office:
+    async with serving(settings_of(path, broker.url), clock) as gateway, office_of(broker) as office:
         terminal = Scripted()
         async with terminal.on(port_of(gateway), login_time=link_time(at)):
             yield Watch(gateway, office, terminal, clock)
@@ -223,7 +223,7 @@ async def test_it_can_be_turned_off(broker: Mosquitto, tmp_path: Path) -> None:
     clock = NoonClock()
     settings = settings_of(tmp_path, broker.url, {"clock.enabled": False})
     async with (
-        running(settings, clock) as gateway,
+        serving(settings, clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway), login_time=link_time(local(clock.wall_ms + 300_000))) as terminal,
     ):

@@ -17,12 +17,12 @@ from simulators.scenario import parse
 from simulators.truth import Truth
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import NoonClock, Office, office_of, port_of
-    from tests.e2e.e2e_parts import LOOPBACK, running, settings_of, until
+    from tests.commands.command_parts import NoonClock, Office, office_of, port_of, serving
+    from tests.e2e.e2e_parts import LOOPBACK, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
 else:
-    from command_parts import NoonClock, Office, office_of, port_of
-    from e2e_parts import LOOPBACK, running, settings_of, until
+    from command_parts import NoonClock, Office, office_of, port_of, serving
+    from e2e_parts import LOOPBACK, settings_of, until
 
 SCENARIO = """
 [fleet]
@@ -84,7 +84,7 @@ class Stage:
 async def staged(broker: Mosquitto, path: Path, scenario: str = SCENARIO) -> AsyncIterator[Stage]:
     clock, truth, stop = NoonClock(START_MS), Truth(), asyncio.Event()
     settings = settings_of(path, broker.url, {"clock.enabled": False})
-    async with running(settings, clock) as gateway, office_of(broker) as office, asyncio.TaskGroup() as tasks:
+    async with serving(settings, clock) as gateway, office_of(broker) as office, asyncio.TaskGroup() as tasks:
         options = Options(host=LOOPBACK, port=port_of(gateway), scenario=parse(scenario), drain_s=5.0, duration_s=120.0)
         fleet = Fleet(options, truth=truth)
         run = tasks.create_task(fleet.run(stop))

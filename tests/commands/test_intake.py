@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         given_up,
         office_of,
         port_of,
+        serving,
     )
-    from tests.e2e.e2e_parts import BASE, metric, running, settings_of, until
+    from tests.e2e.e2e_parts import BASE, metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
@@ -41,8 +42,9 @@ else:
         given_up,
         office_of,
         port_of,
+        serving,
     )
-    from e2e_parts import BASE, metric, running, settings_of, until
+    from e2e_parts import BASE, metric, settings_of, until
     from terminal_side import TERMINAL
 
 MEMBERS = ("000000000001", "000000000002", "000000000003")
@@ -70,8 +72,7 @@ async def house_of(
     file = path / "gateway.toml"
     file.write_text(text)
     values = {**BASE, "node.data_dir": str(path / "data"), "mqtt.url": broker.url, **(given or {})}
-    async with running(load(file, values), clock) as gateway, office_of(broker) as office:
-        await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
+    async with serving(load(file, values), clock) as gateway, office_of(broker) as office:
         yield House(gateway, office, clock)
 
 
@@ -259,19 +260,20 @@ async def test_a_retained_command_is_refused(broker: Mosquitto, tmp_path: Path, 
         command = office.command("read", READ_ARGS)
         if not live:
             await office.send(command, retain=True)
-        async with running(settings_of(tmp_path, broker.url), clock) as gateway:
-            await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
-            async with Scripted().on(port_of(gateway)) as terminal:
-                if live:
-                    await office.send(command, retain=True)
-                ack = await office.final(command.id)
-                assert ack.error is not None
-                assert (ack.status, ack.error.name) == ("rejected", "retained")
-                assert terminal.heard == []
-                await office.publish(office.topics.command(TERMINAL, "query"), b"", retain=True)
-                await office.send(command)
-                await office.status(command.id, "failed")
-                assert terminal.said_to == ["05 01 00 40 01 02 00 00"]
+        async with (
+            serving(settings_of(tmp_path, broker.url), clock) as gateway,
+            Scripted().on(port_of(gateway)) as terminal,
+        ):
+            if live:
+                await office.send(command, retain=True)
+            ack = await office.final(command.id)
+            assert ack.error is not None
+            assert (ack.status, ack.error.name) == ("rejected", "retained")
+            assert terminal.heard == []
+            await office.publish(office.topics.command(TERMINAL, "query"), b"", retain=True)
+            await office.send(command)
+            await office.status(command.id, "failed")
+            assert terminal.said_to == ["05 01 00 40 01 02 00 00"]
 
 
 def without(name: str) -> Callable[[dict[str, Any]], None]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         enum,
         office_of,
         port_of,
+        serving,
     )
-    from tests.e2e.e2e_parts import metric, running, settings_of, until
+    from tests.e2e.e2e_parts import settings_of
     from tests.gateway.mosquitto import Mosquitto
 else:
     from command_parts import (
@@ -36,8 +37,9 @@ else:
         enum,
         office_of,
         port_of,
+        serving,
     )
-    from e2e_parts import metric, running, settings_of, until
+    from e2e_parts import settings_of
 
 MANY = [f"{number:012d}" for number in range(1, 7)]
 
@@ -64,7 +66,7 @@ async def test_a_trip_needs_distinct_approvals_by_others(
 ) -> None:
     settings = settings_of(tmp_path, broker.url, {"interlocks.approvals": 2})
     async with (
-        running(settings, NoonClock()) as gateway,
+        serving(settings, NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -81,7 +83,7 @@ async def test_no_trip_under_power_guarantee(
 ) -> None:
     """Ordered (1) or automatic (2). Where the terminal does not tell, it is the terminal that refuses."""
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -97,7 +99,7 @@ async def test_no_trip_under_power_guarantee(
 async def test_guarantee_is_not_asked_for_where_the_settings_say_so(broker: Mosquitto, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, broker.url, {"interlocks.guarantee": False})
     async with (
-        running(settings, NoonClock()) as gateway,
+        serving(settings, NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -118,7 +120,7 @@ async def test_no_more_trips_a_minute_than_allowed_however_many_are_under_way(
     """All of them ask for power guarantee at the same time; a second trip of one terminal is not another terminal."""
     settings = settings_of(tmp_path, broker.url, {"interlocks.trips_per_minute": 3})
     clock = NoonClock()
-    async with running(settings, clock) as gateway, office_of(broker) as office:
+    async with serving(settings, clock) as gateway, office_of(broker) as office:
         terminals = [Scripted(name) for name in MANY]
         for terminal in terminals:
             terminal.hold = True
@@ -145,7 +147,7 @@ async def test_no_more_trips_in_force_than_allowed_also_after_a_restart(broker: 
     settings = settings_of(tmp_path, broker.url, {"interlocks.trips_in_force": 2})
     one, two, three = MANY[:3]
     async with office_of(broker) as office:
-        async with running(settings, NoonClock()) as gateway:
+        async with serving(settings, NoonClock()) as gateway:
             port = port_of(gateway)
             terminals = {name: Scripted(name) for name in MANY[:3]}
             for terminal in terminals.values():
@@ -158,7 +160,7 @@ async def test_no_more_trips_in_force_than_allowed_also_after_a_restart(broker: 
             assert (await all_trip(office, [one]))[one] == ("succeeded", ""), "one that is tripped is not another one"
             for terminal in terminals.values():
                 await terminal.disconnect()
-        async with running(settings, NoonClock()) as gateway:
+        async with serving(settings, NoonClock()) as gateway:
             port = port_of(gateway)
             terminals = {name: Scripted(name) for name in MANY[:3]}
             for terminal in terminals.values():
@@ -172,7 +174,7 @@ async def test_no_more_trips_in_force_than_allowed_also_after_a_restart(broker: 
 
 async def test_a_refused_second_trip_leaves_the_first_in_force(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -191,8 +193,7 @@ async def test_the_kill_switch_rejects_all_control_at_once_and_over_a_restart(
     settings = settings_of(tmp_path, broker.url)
     off = ("rejected", "control_off")
     async with office_of(broker) as office:
-        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
-            await until(lambda: metric(gateway, "loadgate_downlink_connected") == 1)
+        async with serving(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             waiting = await office.order("close", CLOSE_ARGS, MANY[0])
             await office.status(waiting, "accepted")
             terminal.hold = True
@@ -211,19 +212,19 @@ async def test_the_kill_switch_rejects_all_control_at_once_and_over_a_restart(
             assert error_of(await office.final(await office.order("alarm", {"on": True, "dry_run": True}))) == off
             assert (await office.final(await office.order("set_clock"))).status == "succeeded"
             assert [one[:5] for one in terminal.said_to] == ["05 01", "05 01", "06 01"]
-        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
+        async with serving(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             assert error_of(await office.final(await office.order("close", CLOSE_ARGS))) == off
             await office.switch("on")
             await office.final(await office.order("close", CLOSE_ARGS, verify=False))
             assert terminal.count("07 01 00 80 00 82") == 1
-        async with running(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
+        async with serving(settings, NoonClock()) as gateway, Scripted().on(port_of(gateway)) as terminal:
             last = await office.order("close", CLOSE_ARGS, verify=False)
             assert (await office.final(last)).status == "succeeded"
 
 
 async def test_the_kill_switch_does_not_undo_what_was_sent(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):

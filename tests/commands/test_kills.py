@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiomqtt
 
+from gateway.journal_store import connect_reader
+
 if TYPE_CHECKING:
     from tests.commands.command_parts import (
         ALARM_STATE,
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
         office_of,
         rounds,
     )
-    from tests.e2e.e2e_parts import Node
+    from tests.e2e.e2e_parts import Node, until
     from tests.gateway.mosquitto import Mosquitto
 else:
     from command_parts import ALARM_STATE, COMMAND_STATE, READ_ARGS, RELAY_OUTPUT, Office, Scripted, office_of, rounds
-    from e2e_parts import Node
+    from e2e_parts import Node, until
 
 MakeNode = Callable[..., Node]
 TRIP_NOW: dict[str, Any] = {"relays": [{"relay": 1, "alarm_delay_min": 0}]}
@@ -41,6 +43,22 @@ def tripped(terminal: Scripted) -> None:
     terminal.values.update({RELAY_OUTPUT: rounds(0x80), COMMAND_STATE: rounds(0x80), ALARM_STATE: rounds(0)})
 
 
+async def up(node: Node) -> None:
+    """Start it; it has its subscriptions."""
+    await node.start()
+    while await node.metric("loadgate_downlink_connected") < 1:
+        pass  # each look is a request of its own
+
+
+def in_ledger(node: Node, command_id: str) -> str:
+    """The status of a command that is on the disk."""
+    db = connect_reader(node.settings.journal_path)
+    try:
+        return str(db.execute("SELECT status FROM command WHERE id = ?", (command_id,)).fetchone()[0])
+    finally:
+        db.close()
+
+
 def on_time(office: Office) -> Office:
     """The node's clock is the real one."""
     office.now = int(time() * 1000)
@@ -51,14 +69,14 @@ async def test_killed_while_it_waits(broker: Mosquitto, make_node: MakeNode) -> 
     """Accepted: it goes out after the restart, once; what has expired meanwhile does not."""
     node, terminal = make_node(url=broker.url), Scripted()
     tripped(terminal)
-    await node.start()
+    await up(node)
     async with office_of(broker) as office:
         name = await on_time(office).order("trip", TRIP_NOW)
         short = await office.order("read", READ_ARGS, expires_at=office.now + 1500)
         await office.status(short, "accepted")
         await node.kill()
         assert office.statuses(name) == ["accepted"]
-        await node.start()
+        await up(node)
         await office.final(short)
         async with terminal.on(node.port):
             await office.final(name)
@@ -71,7 +89,7 @@ async def test_killed_when_it_may_be_out(broker: Mosquitto, make_node: MakeNode)
     """`sending` is on the disk and nobody knows more: a control is unknown, looked at, and not sent."""
     node, terminal = make_node(url=broker.url), Scripted()
     tripped(terminal)
-    await node.start()
+    await up(node)
     async with office_of(broker) as office:
         trip = await on_time(office).order("trip", TRIP_NOW)
         clock = await office.order("set_clock")
@@ -81,7 +99,7 @@ async def test_killed_when_it_may_be_out(broker: Mosquitto, make_node: MakeNode)
         with sqlite3.connect(node.settings.journal_path) as db:
             assert db.execute("UPDATE command SET stage = 'sending' WHERE stage = 'waiting'").rowcount == 3
         db.close()
-        await node.start()
+        await up(node)
         async with terminal.on(node.port):
             for name in (trip, clock, read):
                 await office.final(name)
@@ -95,7 +113,7 @@ async def test_killed_when_it_is_sent(broker: Mosquitto, make_node: MakeNode) ->
     """A control becomes unknown, then what is read back; configuration unknown; a query is sent again."""
     node = make_node(url=broker.url)
     trips, clocks, reads = Scripted("000000000001"), Scripted("000000000002"), Scripted("000000000003")
-    await node.start()
+    await up(node)
     async with office_of(broker) as office:
         on_time(office)
         names = {}
@@ -117,7 +135,7 @@ async def test_killed_when_it_is_sent(broker: Mosquitto, make_node: MakeNode) ->
             await terminal.disconnect()
             terminal.hold = False
         tripped(trips)
-        await node.start()
+        await up(node)
         for terminal, verb, _ in orders:
             await terminal.connect(node.port)
             await office.final(names[verb])
@@ -134,7 +152,7 @@ async def test_killed_when_it_is_sent(broker: Mosquitto, make_node: MakeNode) ->
 async def test_killed_when_it_is_answered_and_the_broker_is_away(broker: Mosquitto, make_node: MakeNode) -> None:
     """The answer is in the journal: it is published after the restart, and nothing is asked again."""
     node, terminal = make_node(url=broker.url), Scripted()
-    await node.start()
+    await up(node)
     with suppress(aiomqtt.MqttError):
         async with office_of(broker) as office:
             await terminal.connect(node.port)
@@ -144,13 +162,12 @@ async def test_killed_when_it_is_answered_and_the_broker_is_away(broker: Mosquit
             assert office.statuses(close) == ["accepted", "sent"]
             broker.stop(kill=True)
     terminal.release()
-    while await node.metric("loadgate_commands_open") > 0:
-        pass  # each look is a request of its own
+    await until(lambda: in_ledger(node, close) == "succeeded")
     await node.kill()
     await terminal.disconnect()
     broker.start()
     async with office_of(broker) as office:
-        await node.start()
+        await up(node)
         async with terminal.on(node.port):
             await office.final(close)
             read = await on_time(office).order("read", READ_ARGS, id="next")
@@ -163,7 +180,7 @@ async def test_killed_when_it_is_answered_and_the_broker_is_away(broker: Mosquit
 async def test_killed_while_its_effect_is_looked_for(broker: Mosquitto, make_node: MakeNode) -> None:
     """Succeeded, not verified yet: it is looked at again, and not sent again."""
     node, terminal = make_node(url=broker.url), Scripted()
-    await node.start()
+    await up(node)
     async with office_of(broker) as office:
         await terminal.connect(node.port)
         trip = await on_time(office).order("trip", TRIP_NOW)
@@ -171,7 +188,7 @@ async def test_killed_while_its_effect_is_looked_for(broker: Mosquitto, make_nod
         await node.kill()
         await terminal.disconnect()
         tripped(terminal)
-        await node.start()
+        await up(node)
         async with terminal.on(node.port):
             await office.final(trip)
         assert office.statuses(trip) == ["accepted", "sent", "succeeded", "verified"]
@@ -181,17 +198,17 @@ async def test_killed_while_its_effect_is_looked_for(broker: Mosquitto, make_nod
 async def test_killed_before_the_broker_was_told(broker: Mosquitto, make_node: MakeNode) -> None:
     """A command is acknowledged to the broker only when it is stored: what was not comes again."""
     node = make_node(url=broker.url)
-    await node.start()
+    await up(node)
     async with office_of(broker) as office:
         first = await on_time(office).order("read", READ_ARGS)
         await office.status(first, "accepted")
         await node.kill()
         names = [first, *[await office.order("read", READ_ARGS) for _ in range(20)]]
-        await node.start()
+        await up(node)
         for name in names:
             await office.status(name, "accepted")
         await node.kill()
-        await node.start()
+        await up(node)
         async with Scripted().on(node.port) as terminal:
             for name in names:
                 await office.final(name)

@@ -26,13 +26,25 @@ if TYPE_CHECKING:
         Scripted,
         office_of,
         port_of,
+        serving,
     )
-    from tests.e2e.e2e_parts import metric, running, settings_of, until
+    from tests.e2e.e2e_parts import metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOSE_ARGS, NOON, READ_ARGS, TRIP_ARGS, NoonClock, Office, Scripted, office_of, port_of
-    from e2e_parts import metric, running, settings_of, until
+    from command_parts import (
+        CLOSE_ARGS,
+        NOON,
+        READ_ARGS,
+        TRIP_ARGS,
+        NoonClock,
+        Office,
+        Scripted,
+        office_of,
+        port_of,
+        serving,
+    )
+    from e2e_parts import metric, settings_of, until
     from terminal_side import TERMINAL
 
 
@@ -45,7 +57,7 @@ def listed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 async def test_every_status_that_is_told_is_in_the_ledger_and_can_be_listed(broker: Mosquitto, tmp_path: Path) -> None:
     """While the gateway runs, and after it."""
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -104,7 +116,7 @@ async def test_old_commands_are_let_go_and_open_ones_never(broker: Mosquitto, tm
     keep_s = 86_400
     settings = settings_of(tmp_path, broker.url, {"commands.keep_s": float(keep_s)})
     clock = NoonClock()
-    async with running(settings, clock) as gateway, office_of(broker) as office:
+    async with serving(settings, clock) as gateway, office_of(broker) as office:
         old = await office.order("read", READ_ARGS, expires_at=NOON + 2000)
         lasting = await office.order("read", READ_ARGS, "000000000001", expires_at=NOON + 100 * keep_s * 1000)
         await office.status(lasting, "accepted")
@@ -129,7 +141,7 @@ async def test_old_commands_are_let_go_and_open_ones_never(broker: Mosquitto, tm
 
 
 async def test_forgetting_takes_no_more_than_it_may_at_once(broker: Mosquitto, tmp_path: Path) -> None:
-    async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway:
+    async with serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway:
         journal = gateway.journal
         assert journal is not None
         for number in range(20):
@@ -149,7 +161,7 @@ async def test_forgetting_takes_no_more_than_it_may_at_once(broker: Mosquitto, t
 async def test_ten_thousand_open_commands_are_taken_up_quickly(broker: Mosquitto, tmp_path: Path) -> None:
     many, terminals = 10_000, 500
     settings = settings_of(tmp_path, broker.url)
-    async with running(settings, NoonClock()) as gateway:
+    async with serving(settings, NoonClock()) as gateway:
         journal = gateway.journal
         assert journal is not None
         done = asyncio.Event()
@@ -160,7 +172,7 @@ async def test_ten_thousand_open_commands_are_taken_up_quickly(broker: Mosquitto
             journal.append((), done.set if number == many - 1 else None, insert(record, ack))
         await done.wait()
     begun = perf_counter()
-    async with running(settings, NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings, NoonClock()) as gateway, office_of(broker) as office:
         seconds = perf_counter() - begun
         sys.stdout.write(f"\nstart with {many} open commands: {seconds:.2f} s\n")
         assert metric(gateway, "loadgate_commands_open") == many
@@ -194,7 +206,7 @@ async def told_in_order(office: Office, name: str, statuses: list[str]) -> None:
 async def test_a_full_journal_takes_nothing_on_and_loses_nothing(broker: Mosquitto, tmp_path: Path) -> None:
     """Commands stay with the broker; what happens to those under way is told later, in order."""
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -226,7 +238,7 @@ async def test_a_control_is_not_sent_before_there_is_room_nor_after_its_time(bro
     """Its `sending` cannot be stored: it waits, and is looked at once more when it could be."""
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -256,7 +268,7 @@ async def test_a_control_is_not_sent_before_there_is_room_nor_after_its_time(bro
 
 
 async def test_the_same_id_again_without_room_is_not_lost(broker: Mosquitto, tmp_path: Path) -> None:
-    async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         fullness = Fullness(gateway.journal)
         command = office.command("read", READ_ARGS)
         await office.send(command)

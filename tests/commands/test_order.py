@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of
-    from tests.e2e.e2e_parts import metric, running, settings_of, until
+    from tests.commands.command_parts import (
+        CLOSE_ARGS,
+        READ_ARGS,
+        TRIP_ARGS,
+        NoonClock,
+        Scripted,
+        office_of,
+        port_of,
+        serving,
+    )
+    from tests.e2e.e2e_parts import metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
-    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of
-    from e2e_parts import metric, running, settings_of, until
+    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of, serving
+    from e2e_parts import metric, settings_of, until
     from terminal_side import TERMINAL
 
 READ = "05 01 00 40 01 02 00"
@@ -38,7 +47,7 @@ def relay_in(request: str) -> int:
 
 async def test_what_waited_goes_out_at_login_control_first(broker: Mosquitto, tmp_path: Path) -> None:
     """By class, then by priority, then by age; each only when the one before is done."""
-    async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         orders: list[tuple[str, dict[str, Any], int]] = [
             ("read", READ_ARGS, 9),
             ("set_clock", {}, 5),
@@ -67,7 +76,7 @@ async def test_what_waited_goes_out_at_login_control_first(broker: Mosquitto, tm
 
 async def test_a_control_overtakes_what_waits_and_interrupts_nothing(broker: Mosquitto, tmp_path: Path) -> None:
     async with (
-        running(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
+        serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -89,7 +98,7 @@ async def test_equal_ones_keep_their_order_over_a_lost_connection_and_a_restart(
 ) -> None:
     settings = settings_of(tmp_path, broker.url)
     async with office_of(broker) as office:
-        async with running(settings, NoonClock()) as gateway:
+        async with serving(settings, NoonClock()) as gateway:
             async with Scripted().on(port_of(gateway)) as terminal:
                 terminal.silent = True
                 points = [f"4001{number:02X}00" for number in range(2, 8)]
@@ -100,7 +109,7 @@ async def test_equal_ones_keep_their_order_over_a_lost_connection_and_a_restart(
             desk = gateway.desk
             await until(lambda: not desk.commands.online(TERMINAL))
         async with (
-            running(settings, NoonClock()) as gateway,
+            serving(settings, NoonClock()) as gateway,
             Scripted().on(port_of(gateway)) as terminal,
         ):
             for name in names:
@@ -114,7 +123,7 @@ async def test_a_trip_that_has_to_wait_is_not_overtaken_by_a_later_close(broker:
     """Else the close would be undone. Queries go on."""
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -143,7 +152,7 @@ async def test_nothing_is_sent_before_the_terminal_has_logged_in_again(broker: M
     """A frame on a new connection takes the terminal over, but does not make it ready."""
     settings = settings_of(tmp_path, broker.url, {"terminals.without_login": "refuse"})
     async with (
-        running(settings, NoonClock()) as gateway,
+        serving(settings, NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -174,7 +183,7 @@ async def test_nothing_is_sent_before_the_terminal_has_logged_in_again(broker: M
 
 async def test_a_query_is_tried_on_so_many_connections(broker: Mosquitto, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, broker.url, {"commands.query_attempts": 2})
-    async with running(settings, NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings, NoonClock()) as gateway, office_of(broker) as office:
         terminal = Scripted()
         terminal.deaf_to = lambda _: True
         query = await office.order("read", READ_ARGS)
@@ -192,7 +201,7 @@ async def test_a_query_is_tried_on_so_many_connections(broker: Mosquitto, tmp_pa
 async def test_a_control_whose_connection_is_lost_is_unknown_and_never_sent_again(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         terminal = Scripted()
         terminal.deaf_to = lambda apdu: apdu[0] == 7
         await terminal.connect(port_of(gateway))
@@ -211,7 +220,7 @@ async def test_a_control_whose_connection_is_lost_is_unknown_and_never_sent_agai
 async def test_a_connection_lost_between_two_steps(broker: Mosquitto, tmp_path: Path) -> None:
     """The first step is done, the second never went out: unknown, and neither is sent again."""
     args = {"group": 1, "limit_kwh": 1, "alarm_percent": 80}
-    async with running(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), NoonClock()) as gateway, office_of(broker) as office:
         terminal = Scripted()
         terminal.deaf_to = lambda apdu: apdu[3:7] == bytes.fromhex("81080600")
         await terminal.connect(port_of(gateway))
@@ -234,7 +243,7 @@ async def test_one_silent_terminal_of_a_thousand_delays_no_other(
     many = 1000
     given: dict[str, object] = {"channels.0.login_rate_per_s": 5000, "channels.0.login_burst": 2000}
     latencies: dict[bool, list[float]] = {}
-    async with running(settings_of(tmp_path, broker.url, given)) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url, given)) as gateway, office_of(broker) as office:
         from time import time
 
         office.now = int(time() * 1000)

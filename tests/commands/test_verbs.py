@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         office_of,
         port_of,
         rounds,
+        serving,
     )
-    from tests.e2e.e2e_parts import running, settings_of
+    from tests.e2e.e2e_parts import settings_of
     from tests.gateway.mosquitto import Mosquitto
 else:
     from command_parts import (
@@ -48,8 +49,9 @@ else:
         office_of,
         port_of,
         rounds,
+        serving,
     )
-    from e2e_parts import running, settings_of
+    from e2e_parts import settings_of
 
 ENTRIES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "commands.json").read_text("utf-8"))
 
@@ -100,7 +102,7 @@ async def test_every_verb_becomes_the_octets_of_the_documents(broker: Mosquitto,
     assert {entry["verb"] for entry in ENTRIES} == set().union(*VERBS.values())
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -159,7 +161,7 @@ async def test_every_control_is_verified_by_what_is_read_back(
 ) -> None:
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -190,7 +192,7 @@ async def test_purchase_is_verified_by_its_order_number(broker: Mosquitto, tmp_p
     }
     unit = Data(Tag.STRUCTURE, (Data(Tag.OI, 0x2301), Data(Tag.DOUBLE_LONG_UNSIGNED, 1001), *[enum(0)] * 6))
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -209,7 +211,7 @@ async def test_json_orders_and_json_acks(broker: Mosquitto, tmp_path: Path) -> N
 
     settings = settings_of(tmp_path, broker.url, {"mqtt.format": "json"})
     async with (
-        running(settings, NoonClock()) as gateway,
+        serving(settings, NoonClock()) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         office_of,
         port_of,
         rounds,
+        serving,
     )
-    from tests.e2e.e2e_parts import running, settings_of, until
+    from tests.e2e.e2e_parts import settings_of, until
     from tests.gateway.mosquitto import Mosquitto
     from tests.protocols.terminal_side import TERMINAL
 else:
@@ -47,8 +48,9 @@ else:
         office_of,
         port_of,
         rounds,
+        serving,
     )
-    from e2e_parts import running, settings_of, until
+    from e2e_parts import settings_of, until
     from terminal_side import TERMINAL
 
 LOOK = "05 02 00 04 80 00 03 00 80 00 04 00 80 00 05 00 80 01 02 00 00"
@@ -79,7 +81,7 @@ async def test_the_alarm_delay_is_respected_then_it_is_looked_at_until_it_shows(
 ) -> None:
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -109,7 +111,7 @@ async def test_the_alarm_delay_is_respected_then_it_is_looked_at_until_it_shows(
 async def test_an_effect_that_does_not_show_in_the_window(broker: Mosquitto, tmp_path: Path) -> None:
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -136,7 +138,7 @@ async def test_an_effect_that_does_not_show_in_the_window(broker: Mosquitto, tmp
 async def test_guarantee_that_came_into_force_is_no_effect(broker: Mosquitto, tmp_path: Path) -> None:
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -156,7 +158,7 @@ async def test_what_nothing_tells_is_unreadable(broker: Mosquitto, tmp_path: Pat
     """All three sources are asked in each look."""
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -179,7 +181,7 @@ async def test_unknown_is_read_back_at_once_and_again_when_the_effect_is_due(
     clock = NoonClock()
     args: dict[str, Any] = {"relays": [{"relay": 1, "alarm_delay_min": 10}]}
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -209,7 +211,7 @@ async def test_unknown_is_read_back_at_once_and_again_when_the_effect_is_due(
 async def test_a_control_without_answer_in_time_is_unknown_then_read_back(broker: Mosquitto, tmp_path: Path) -> None:
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
@@ -227,7 +229,7 @@ async def test_a_control_without_answer_in_time_is_unknown_then_read_back(broker
 async def test_a_connection_lost_while_looking(broker: Mosquitto, tmp_path: Path) -> None:
     """The look is made again, from its beginning, on the next connection; the window begins anew."""
     clock = NoonClock()
-    async with running(settings_of(tmp_path, broker.url), clock) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), clock) as gateway, office_of(broker) as office:
         terminal = Scripted()
         await terminal.connect(port_of(gateway))
         standing(terminal, output=0x80)
@@ -250,7 +252,7 @@ async def test_a_connection_lost_while_looking(broker: Mosquitto, tmp_path: Path
 async def test_one_that_can_never_be_read_back_is_given_up(broker: Mosquitto, tmp_path: Path, answered: bool) -> None:
     """The terminal stays away: after an hour it is told, although nobody connects."""
     clock = NoonClock()
-    async with running(settings_of(tmp_path, broker.url), clock) as gateway, office_of(broker) as office:
+    async with serving(settings_of(tmp_path, broker.url), clock) as gateway, office_of(broker) as office:
         terminal = Scripted()
         if not answered:
             terminal.deaf_to = lambda apdu: apdu[0] == 7
@@ -273,7 +275,7 @@ async def test_a_control_goes_before_a_look_that_is_not_due(broker: Mosquitto, t
     """A close during the alarm delay of a trip goes out at once, and each is verified by itself."""
     clock = NoonClock()
     async with (
-        running(settings_of(tmp_path, broker.url), clock) as gateway,
+        serving(settings_of(tmp_path, broker.url), clock) as gateway,
         office_of(broker) as office,
         Scripted().on(port_of(gateway)) as terminal,
     ):
