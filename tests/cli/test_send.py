@@ -9,39 +9,25 @@ from time import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from command_parts import (
+    ALARM_STATE,
+    COMMAND_STATE,
+    RELAY_OUTPUT,
+    Office,
+    Scripted,
+    office_of,
+    port_of,
+    rounds,
+    serving,
+)
+from e2e_parts import BASE, free_port, settings_of
+from terminal_side import TERMINAL
 
 from cli.send import arguments_of
 from messages import Ack, decode
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        ALARM_STATE,
-        COMMAND_STATE,
-        RELAY_OUTPUT,
-        Office,
-        Scripted,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from tests.e2e.e2e_parts import BASE, free_port, settings_of
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import (
-        ALARM_STATE,
-        COMMAND_STATE,
-        RELAY_OUTPUT,
-        Office,
-        Scripted,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from e2e_parts import BASE, free_port, settings_of
-    from terminal_side import TERMINAL
 
 READ = ("read", 'points=["40010200"]')
 TRIP = ("trip", 'relays=[{"relay":1,"alarm_delay_min":0}]', "--approvals", "chief.li")

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import aiomqtt
+from e2e_parts import LOOPBACK, HandClock, metric, running, until
+from terminal_side import TERMINAL, login
 
 from gateway.channels.tcp_server import TcpServer
 from gateway.daemon import Gateway
@@ -37,12 +39,7 @@ from wire698.rows import Row
 from wire698.values import Dar, Data, Oad, Omd, Tag
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, HandClock, metric, running, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL, login
-else:
-    from e2e_parts import LOOPBACK, HandClock, metric, running, until
-    from terminal_side import TERMINAL, login
 
 NOON = 1_763_951_400_000
 """2025-11-24 10:30:00 in Shanghai, far from any full hour."""

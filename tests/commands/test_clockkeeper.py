@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of, serving
+from e2e_parts import settings_of, until
+from terminal_side import TERMINAL
 
 from gateway.daemon import Gateway
 from wire698.values import Data, Tag
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of, serving
-    from tests.e2e.e2e_parts import settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import CLOCK, READ_ARGS, NoonClock, Office, Scripted, office_of, port_of, serving
-    from e2e_parts import settings_of, until
-    from terminal_side import TERMINAL
 
 SHANGHAI = timezone(timedelta(hours=8))
 ASK = "05 01 00 40 00 02 00 00"

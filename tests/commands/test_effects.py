@@ -11,18 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from command_parts import NoonClock, Office, office_of, port_of, serving
+from e2e_parts import LOOPBACK, settings_of, until
+
 from messages import Ack
 from simulators.fleet import Fleet, Options
 from simulators.scenario import parse
 from simulators.truth import Truth
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import NoonClock, Office, office_of, port_of, serving
-    from tests.e2e.e2e_parts import LOOPBACK, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-else:
-    from command_parts import NoonClock, Office, office_of, port_of, serving
-    from e2e_parts import LOOPBACK, settings_of, until
 
 SCENARIO = """
 [fleet]

@@ -10,42 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_parts import (
+    CLOSE_ARGS,
+    READ_ARGS,
+    TRIP_ARGS,
+    NoonClock,
+    Office,
+    Scripted,
+    given_up,
+    office_of,
+    port_of,
+    serving,
+)
+from e2e_parts import BASE, metric, settings_of, until
+from terminal_side import TERMINAL
 
 from gateway.daemon import Gateway
 from gateway.settings import load
 from messages import Ack, encode
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        CLOSE_ARGS,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        given_up,
-        office_of,
-        port_of,
-        serving,
-    )
-    from tests.e2e.e2e_parts import BASE, metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import (
-        CLOSE_ARGS,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        given_up,
-        office_of,
-        port_of,
-        serving,
-    )
-    from e2e_parts import BASE, metric, settings_of, until
-    from terminal_side import TERMINAL
 
 MEMBERS = ("000000000001", "000000000002", "000000000003")
 

@@ -6,40 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_parts import (
+    CLOSE_ARGS,
+    GUARANTEE,
+    READ_ARGS,
+    TRIP_ARGS,
+    NoonClock,
+    Office,
+    Scripted,
+    enum,
+    office_of,
+    port_of,
+    serving,
+)
+from e2e_parts import settings_of
 
 from messages import Ack
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        CLOSE_ARGS,
-        GUARANTEE,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        office_of,
-        port_of,
-        serving,
-    )
-    from tests.e2e.e2e_parts import settings_of
     from tests.gateway.mosquitto import Mosquitto
-else:
-    from command_parts import (
-        CLOSE_ARGS,
-        GUARANTEE,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        office_of,
-        port_of,
-        serving,
-    )
-    from e2e_parts import settings_of
 
 MANY = [f"{number:012d}" for number in range(1, 7)]
 

@@ -12,25 +12,13 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 import aiomqtt
+from command_parts import ALARM_STATE, COMMAND_STATE, READ_ARGS, RELAY_OUTPUT, Office, Scripted, office_of, rounds
+from e2e_parts import Node, until
 
 from gateway.journal_store import connect_reader
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        ALARM_STATE,
-        COMMAND_STATE,
-        READ_ARGS,
-        RELAY_OUTPUT,
-        Office,
-        Scripted,
-        office_of,
-        rounds,
-    )
-    from tests.e2e.e2e_parts import Node, until
     from tests.gateway.mosquitto import Mosquitto
-else:
-    from command_parts import ALARM_STATE, COMMAND_STATE, READ_ARGS, RELAY_OUTPUT, Office, Scripted, office_of, rounds
-    from e2e_parts import Node, until
 
 MakeNode = Callable[..., Node]
 TRIP_NOW: dict[str, Any] = {"relays": [{"relay": 1, "alarm_delay_min": 0}]}

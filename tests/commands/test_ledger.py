@@ -12,40 +12,26 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from command_parts import (
+    CLOSE_ARGS,
+    NOON,
+    READ_ARGS,
+    TRIP_ARGS,
+    NoonClock,
+    Office,
+    Scripted,
+    office_of,
+    port_of,
+    serving,
+)
+from e2e_parts import metric, settings_of, until
+from terminal_side import TERMINAL
+
 from gateway.ledger import Record, forget, insert
 from messages import Ack, Command, decode
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        CLOSE_ARGS,
-        NOON,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        office_of,
-        port_of,
-        serving,
-    )
-    from tests.e2e.e2e_parts import metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import (
-        CLOSE_ARGS,
-        NOON,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        office_of,
-        port_of,
-        serving,
-    )
-    from e2e_parts import metric, settings_of, until
-    from terminal_side import TERMINAL
 
 
 def listed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:

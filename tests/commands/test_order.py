@@ -10,25 +10,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of, serving
+from e2e_parts import metric, settings_of, until
+from terminal_side import TERMINAL
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        CLOSE_ARGS,
-        READ_ARGS,
-        TRIP_ARGS,
-        NoonClock,
-        Scripted,
-        office_of,
-        port_of,
-        serving,
-    )
-    from tests.e2e.e2e_parts import metric, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import CLOSE_ARGS, READ_ARGS, TRIP_ARGS, NoonClock, Scripted, office_of, port_of, serving
-    from e2e_parts import metric, settings_of, until
-    from terminal_side import TERMINAL
 
 READ = "05 01 00 40 01 02 00"
 SET_CLOCK = "06 01 00 40 00 02 00"

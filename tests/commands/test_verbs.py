@@ -7,51 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_parts import (
+    ALARM_STATE,
+    CLOSE_ARGS,
+    COMMAND_STATE,
+    GUARANTEE,
+    NOON,
+    RELAY_OUTPUT,
+    TRIP_ARGS,
+    NoonClock,
+    Office,
+    Scripted,
+    enum,
+    given_up,
+    office_of,
+    port_of,
+    rounds,
+    serving,
+)
+from e2e_parts import settings_of
 
 from messages import VERBS, Ack, class_of_verb
 from wire698.values import Data, Tag
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        ALARM_STATE,
-        CLOSE_ARGS,
-        COMMAND_STATE,
-        GUARANTEE,
-        NOON,
-        RELAY_OUTPUT,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        given_up,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from tests.e2e.e2e_parts import settings_of
     from tests.gateway.mosquitto import Mosquitto
-else:
-    from command_parts import (
-        ALARM_STATE,
-        CLOSE_ARGS,
-        COMMAND_STATE,
-        GUARANTEE,
-        NOON,
-        RELAY_OUTPUT,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        given_up,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from e2e_parts import settings_of
 
 ENTRIES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "commands.json").read_text("utf-8"))
 

@@ -6,52 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_parts import (
+    ALARM_STATE,
+    CLOSE_ARGS,
+    COMMAND_STATE,
+    GUARANTEE,
+    READ_ARGS,
+    RELAY_OUTPUT,
+    TRIP_ARGS,
+    NoonClock,
+    Office,
+    Scripted,
+    enum,
+    given_up,
+    office_of,
+    port_of,
+    rounds,
+    serving,
+)
+from e2e_parts import settings_of, until
+from terminal_side import TERMINAL
 
 from gateway.daemon import Gateway
 
 if TYPE_CHECKING:
-    from tests.commands.command_parts import (
-        ALARM_STATE,
-        CLOSE_ARGS,
-        COMMAND_STATE,
-        GUARANTEE,
-        READ_ARGS,
-        RELAY_OUTPUT,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        given_up,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from tests.e2e.e2e_parts import settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL
-else:
-    from command_parts import (
-        ALARM_STATE,
-        CLOSE_ARGS,
-        COMMAND_STATE,
-        GUARANTEE,
-        READ_ARGS,
-        RELAY_OUTPUT,
-        TRIP_ARGS,
-        NoonClock,
-        Office,
-        Scripted,
-        enum,
-        given_up,
-        office_of,
-        port_of,
-        rounds,
-        serving,
-    )
-    from e2e_parts import settings_of, until
-    from terminal_side import TERMINAL
 
 LOOK = "05 02 00 04 80 00 03 00 80 00 04 00 80 00 05 00 80 01 02 00 00"
 """Relay output, alarm, command state, power guarantee in one GET."""

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from e2e_parts import Node, Peer, consuming, metric, running, settings_of, until
+from terminal_side import dated, login, octets_report
 
 from gateway.journal_store import Row, Store
 from wire698.frame import Address, build_frame
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Node, Peer, consuming, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import dated, login, octets_report
-else:
-    from e2e_parts import Node, Peer, consuming, metric, running, settings_of, until
-    from terminal_side import dated, login, octets_report
 
 GARBAGE_MB = 8
 TERMINALS = [f"{number:012d}" for number in range(1, 7)]

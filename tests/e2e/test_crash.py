@@ -10,16 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2e_parts import Consumer, Node, Peer, Watched, consuming, fleet_through
+from terminal_side import dated, login
+
 from messages import Reading
 from simulators.scenario import Scenario, parse
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Consumer, Node, Peer, Watched, consuming, fleet_through
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import dated, login
-else:
-    from e2e_parts import Consumer, Node, Peer, Watched, consuming, fleet_through
-    from terminal_side import dated, login
 
 RATE = 500.0
 

@@ -10,16 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from e2e_parts import LOOPBACK, Node, Peer, Watched, consuming, fleet_through
+from terminal_side import dated, login
 
 from simulators.scenario import parse
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, Node, Peer, Watched, consuming, fleet_through
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import dated, login
-else:
-    from e2e_parts import LOOPBACK, Node, Peer, Watched, consuming, fleet_through
-    from terminal_side import dated, login
 
 SCENARIO = parse(
     """

@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from e2e_parts import LOOPBACK, Node, Peer, consuming
+from terminal_side import dated, login
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, Node, Peer, consuming
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import dated, login
-else:
-    from e2e_parts import LOOPBACK, Node, Peer, consuming
-    from terminal_side import dated, login
 
 log = logging.getLogger(__name__)
 

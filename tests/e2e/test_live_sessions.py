@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from e2e_parts import Consumer, HandClock, Peer, consuming, metric, running, settings_of, until
+from terminal_side import TERMINAL, dated, login
 
 from messages import Raw
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Consumer, HandClock, Peer, consuming, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL, dated, login
-else:
-    from e2e_parts import Consumer, HandClock, Peer, consuming, metric, running, settings_of, until
-    from terminal_side import TERMINAL, dated, login
 
 
 def presences(consumer: Consumer, terminal: str = TERMINAL) -> list[tuple[str, str]]:

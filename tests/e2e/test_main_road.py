@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from e2e_parts import Peer, Watched, consuming, fleet_through, metric, running, settings_of
+from terminal_side import dated, login
 
 from cli.tally import Tally
 from gateway.journal_store import Row, Store, connect_reader
@@ -19,12 +21,7 @@ from simulators.scenario import parse
 from simulators.truth import TrueReport
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Peer, Watched, consuming, fleet_through, metric, running, settings_of
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import dated, login
-else:
-    from e2e_parts import Peer, Watched, consuming, fleet_through, metric, running, settings_of
-    from terminal_side import dated, login
 
 TERMINALS, REPORTS = 200, 4
 SCENARIO = parse(

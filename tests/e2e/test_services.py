@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from e2e_parts import LOOPBACK, Node, Peer, consuming, metric, running, settings_of, until
+from terminal_side import TERMINAL, dated, login
 
 from messages import ReplayRequest, Topics, encode
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, Node, Peer, consuming, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL, dated, login
-else:
-    from e2e_parts import LOOPBACK, Node, Peer, consuming, metric, running, settings_of, until
-    from terminal_side import TERMINAL, dated, login
 
 
 async def test_a_consumer_that_came_late_asks_for_what_it_missed(broker: Mosquitto, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from e2e_parts import consuming, fleet_through, metric, running, settings_of
 
 from gateway.link import Link
 from protocols.events import Moment
@@ -16,10 +17,7 @@ from simulators.fleet import Fleet, Station
 from simulators.scenario import Scenario, parse
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import consuming, fleet_through, metric, running, settings_of
     from tests.gateway.mosquitto import Mosquitto
-else:
-    from e2e_parts import consuming, fleet_through, metric, running, settings_of
 
 TERMINALS, REPORTS = 10, 5
 SCENARIO = parse(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
+
+from e2e_parts import HandClock
+from terminal_side import TERMINAL, dated, login
 
 from gateway.journal import JournalFull
 from gateway.link import ChannelContext, Link
@@ -16,13 +19,6 @@ from protocols.registry import PROTOCOLS
 from wire698 import model
 from wire698.frame import Address, Frame, Framer, build_frame
 from wire698.pieces import Apdu
-
-if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import HandClock
-    from tests.protocols.terminal_side import TERMINAL, dated, login
-else:
-    from e2e_parts import HandClock
-    from terminal_side import TERMINAL, dated, login
 
 UPWARD = 0x83
 

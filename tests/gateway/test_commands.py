@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 from zoneinfo import ZoneInfo
 
+from e2e_parts import HandClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
@@ -30,11 +31,6 @@ from wire698 import access
 from wire698.pieces import ResultNormal
 from wire698.rows import Row
 from wire698.values import BitString, Dar, Data, Tag
-
-if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import HandClock
-else:
-    from e2e_parts import HandClock
 
 TERMINALS = ("000000000001", "000000000002")
 NEXT = {

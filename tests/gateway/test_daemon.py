@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from e2e_parts import BASE, HandClock, Peer, consuming, metric, running, settings_of, until
+from terminal_side import TERMINAL, dated, login
 
 from gateway.daemon import Gateway, JournalDied
 from gateway.downlink import Downlink
@@ -17,12 +19,7 @@ from gateway.journal_store import JournalLocked, Row, Store
 from gateway.settings import load
 
 if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import BASE, HandClock, Peer, consuming, metric, running, settings_of, until
     from tests.gateway.mosquitto import Mosquitto
-    from tests.protocols.terminal_side import TERMINAL, dated, login
-else:
-    from e2e_parts import BASE, HandClock, Peer, consuming, metric, running, settings_of, until
-    from terminal_side import TERMINAL, dated, login
 
 NOBODY = "mqtt://127.0.0.1:1"
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
+from link_side import Bench, frame
+from terminal_side import TERMINAL, dated, login
 
 from gateway.link import MOST_VIOLATIONS
 from messages import Reading
 from wire698.frame import Address, build_frame
-
-if TYPE_CHECKING:
-    from tests.gateway.link_side import Bench, frame
-    from tests.protocols.terminal_side import TERMINAL, dated, login
-else:
-    from link_side import Bench, frame
-    from terminal_side import TERMINAL, dated, login
 
 OTHER = "665544332211"
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from link_side import Bench
 
 from gateway.sessions import Session
-
-if TYPE_CHECKING:
-    from tests.gateway.link_side import Bench
-else:
-    from link_side import Bench
 
 
 def session_of(bench: Bench, terminal: str) -> Session:

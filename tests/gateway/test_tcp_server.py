@@ -6,21 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from e2e_parts import Peer, until
+from link_side import Bench, frame
+from terminal_side import dated, login
 
 from gateway.channels import tcp_server
 from gateway.channels.tcp_server import TcpServer, TcpServerOptions, TokenBucket
-
-if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import Peer, until
-    from tests.gateway.link_side import Bench, frame
-    from tests.protocols.terminal_side import dated, login
-else:
-    from e2e_parts import Peer, until
-    from link_side import Bench, frame
-    from terminal_side import dated, login
 
 
 @asynccontextmanager

@@ -3,68 +3,41 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminal_side import (
+    ADDRESS,
+    CLIENT,
+    START,
+    Pair,
+    ack,
+    answered,
+    answers,
+    array,
+    at,
+    data_deliveries,
+    dated,
+    get_request,
+    get_response,
+    messages_of,
+    names,
+    oad,
+    octets_of,
+    of_kind,
+    token_of,
+    u16,
+    values_report,
+    with_piid,
+)
 
 from protocols.events import Deliver, Violation
 from wire698 import model
 from wire698.access import SetRequestNormal, SetResponseNormal
 from wire698.frame import Frame, build_fragment, build_frame, parse_fragment
 from wire698.values import Dar, Data, Piid, Tag
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        ADDRESS,
-        CLIENT,
-        START,
-        Pair,
-        ack,
-        answered,
-        answers,
-        array,
-        at,
-        data_deliveries,
-        dated,
-        get_request,
-        get_response,
-        messages_of,
-        names,
-        oad,
-        octets_of,
-        of_kind,
-        token_of,
-        u16,
-        values_report,
-        with_piid,
-    )
-else:
-    from terminal_side import (
-        ADDRESS,
-        CLIENT,
-        START,
-        Pair,
-        ack,
-        answered,
-        answers,
-        array,
-        at,
-        data_deliveries,
-        dated,
-        get_request,
-        get_response,
-        messages_of,
-        names,
-        oad,
-        octets_of,
-        of_kind,
-        token_of,
-        u16,
-        values_report,
-        with_piid,
-    )
 
 FIRST, LAST, MIDDLE = 0, 1, 3
 REPORTED = octets_of(dated())

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal_side import (
+    ADDRESS,
+    START,
+    TERMINAL,
+    WALL,
+    Pair,
+    answered,
+    data_deliveries,
+    dated,
+    framed,
+    get_request,
+    get_response,
+    login,
+    names,
+    of_kind,
+    presences,
+    states,
+    token_of,
+)
 
 from protocols.addresses import logical_of, terminal_of
 from protocols.events import Answered, CloseWanted, Deliver, Identified, Moment, ProgrammingError, Violation
 from protocols.presence import TRANSITIONS, Presence, Trigger
 from wire698 import link, model
 from wire698.frame import GROUP, WILDCARD, Address, build_frame, parse_frame
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        ADDRESS,
-        START,
-        TERMINAL,
-        WALL,
-        Pair,
-        answered,
-        data_deliveries,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        login,
-        names,
-        of_kind,
-        presences,
-        states,
-        token_of,
-    )
-else:
-    from terminal_side import (
-        ADDRESS,
-        START,
-        TERMINAL,
-        WALL,
-        Pair,
-        answered,
-        data_deliveries,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        login,
-        names,
-        of_kind,
-        presences,
-        states,
-        token_of,
-    )
 
 # --- login, heartbeat, logout --------------------------------------------------------------------------------------
 

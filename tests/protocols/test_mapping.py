@@ -8,9 +8,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from terminal_side import (
+    TERMINAL,
+    WALL,
+    ZONE,
+    Pair,
+    array,
+    checked,
+    data_deliveries,
+    dated,
+    instant,
+    messages_of,
+    names,
+    oad,
+    of_kind,
+    record,
+    report,
+    road,
+    tsa,
+    u16,
+    u32,
+    values_report,
+)
 
 from messages import Alarm, Reading, decode, encode
 from protocols import mapping
@@ -24,53 +46,6 @@ from wire698.frame import Address, parse_frame
 from wire698.pieces import ResultNormal, ResultRecord, ServerApdu
 from wire698.security import SecurityRequest, SecurityResponse
 from wire698.values import Data, Tag
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        TERMINAL,
-        WALL,
-        ZONE,
-        Pair,
-        array,
-        checked,
-        data_deliveries,
-        dated,
-        instant,
-        messages_of,
-        names,
-        oad,
-        of_kind,
-        record,
-        report,
-        road,
-        tsa,
-        u16,
-        u32,
-        values_report,
-    )
-else:
-    from terminal_side import (
-        TERMINAL,
-        WALL,
-        ZONE,
-        Pair,
-        array,
-        checked,
-        data_deliveries,
-        dated,
-        instant,
-        messages_of,
-        names,
-        oad,
-        of_kind,
-        record,
-        report,
-        road,
-        tsa,
-        u16,
-        u32,
-        values_report,
-    )
 
 DATA = Path(__file__).parents[1] / "data"
 GOLDEN = json.loads((DATA / "mapping.json").read_text(encoding="utf-8"))

@@ -9,10 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from terminal_side import TERMINAL, WALL, ZONE, Pair, checked, data_deliveries, names, octets_of
 
 from messages import Reading, Up
 from protocols.events import Oddity, Violation
@@ -44,11 +45,6 @@ from wire698.values import (
     TimeTag,
     columns_of,
 )
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import TERMINAL, WALL, ZONE, Pair, checked, data_deliveries, names, octets_of
-else:
-    from terminal_side import TERMINAL, WALL, ZONE, Pair, checked, data_deliveries, names, octets_of
 
 SLOW = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=80

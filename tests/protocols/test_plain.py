@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal_side import array, instant, structure, tsa, u16, u32
 
 from protocols import plain
 from protocols.mapping import Mapper
 from protocols.plain import Printed, address_of, bits_of, date_of, environment, number_expression, text_of, time_of
 from protocols.times import Instants
 from wire698.values import BitString, Comdcb, Data, Oad, Omd, Region, Road, ScalerUnit, Tag, Ti
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import array, instant, structure, tsa, u16, u32
-else:
-    from terminal_side import array, instant, structure, tsa, u16, u32
 
 MAPPER = Mapper(Instants(ZoneInfo("Asia/Shanghai")))
 NAMES = environment(Instants(ZoneInfo("Asia/Shanghai")), Printed())

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from terminal_side import ADDRESS, TERMINAL, dated, get_request, get_response, login
 
 from messages import Up
 from protocols.events import Answered, Deliver, Identified, Machine, Moment, ProgrammingError, Request
 from protocols.registry import PROTOCOLS, TerminalProtocol
 from wire698 import model
 from wire698.frame import build_frame
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import ADDRESS, TERMINAL, dated, get_request, get_response, login
-else:
-    from terminal_side import ADDRESS, TERMINAL, dated, get_request, get_response, login
 
 START = Moment(1.0, 1_764_000_000_000)
 

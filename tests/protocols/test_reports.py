@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from terminal_side import (
+    ADDRESS,
+    TERMINAL,
+    Pair,
+    checked,
+    data_deliveries,
+    dated,
+    framed,
+    get_request,
+    get_response,
+    messages_of,
+    names,
+    oad,
+    octets_of,
+    octets_report,
+    of_kind,
+    record,
+    report,
+    token_of,
+    u16,
+    values_report,
+    with_piid,
+)
 
 from messages import Alarm, Reading
 from protocols.events import ANSWERS_OWED, Deliver, Oddity, ProgrammingError, Violation
@@ -15,55 +38,6 @@ from wire698.pieces import ResultNormal, ResultRecord
 from wire698.rows import Row
 from wire698.security import CIPHER, PLAIN, REFUSED, Check, SecurityRequest, SecurityResponse, Unit
 from wire698.values import Dar, Sid, Ti, TimeTag
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        ADDRESS,
-        TERMINAL,
-        Pair,
-        checked,
-        data_deliveries,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        messages_of,
-        names,
-        oad,
-        octets_of,
-        octets_report,
-        of_kind,
-        record,
-        report,
-        token_of,
-        u16,
-        values_report,
-        with_piid,
-    )
-else:
-    from terminal_side import (
-        ADDRESS,
-        TERMINAL,
-        Pair,
-        checked,
-        data_deliveries,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        messages_of,
-        names,
-        oad,
-        octets_of,
-        octets_report,
-        of_kind,
-        record,
-        report,
-        token_of,
-        u16,
-        values_report,
-        with_piid,
-    )
 
 TIME_TAG = TimeTag(bytes.fromhex("07E90B180A1E00"), Ti(0, 60))
 POWER_OFF = (

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from terminal_side import (
+    START,
+    Pair,
+    answered,
+    answers,
+    at,
+    dated,
+    get_request,
+    get_response,
+    login,
+    names,
+    oad,
+    record,
+    u16,
+    with_piid,
+)
 
 from protocols.events import Answered, Failure, Late, Oddity, ProgrammingError, Request
 from wire698 import link, model
@@ -26,41 +42,6 @@ from wire698.pieces import Records, ResultNormal
 from wire698.rows import Row
 from wire698.security import PLAIN, Check, SecurityRequest, Unit
 from wire698.values import Dar, Data, Oad, Omd, Piid, Rsd, Tag
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        START,
-        Pair,
-        answered,
-        answers,
-        at,
-        dated,
-        get_request,
-        get_response,
-        login,
-        names,
-        oad,
-        record,
-        u16,
-        with_piid,
-    )
-else:
-    from terminal_side import (
-        START,
-        Pair,
-        answered,
-        answers,
-        at,
-        dated,
-        get_request,
-        get_response,
-        login,
-        names,
-        oad,
-        record,
-        u16,
-        with_piid,
-    )
 
 NULL = Data(Tag.NULL, None)
 CONNECTED = link.ConnectResponse(Piid(0), bytes(32), 0x10, b"\xff" * 8, b"\xff" * 16, 1024, 1024, 1, 1024, 100, 0)

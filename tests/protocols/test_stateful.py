@@ -9,12 +9,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from terminal_side import (
+    TERMINAL,
+    Pair,
+    array,
+    checked,
+    dated,
+    framed,
+    get_request,
+    get_response,
+    login,
+    oad,
+    octets_of,
+    octets_report,
+    record,
+    report,
+    u16,
+    values_report,
+)
 
 from messages import State
 from protocols.events import (
@@ -37,45 +55,6 @@ from wire698.errors import WireError
 from wire698.frame import Address, build_fragment, parse_frame, split_fragments
 from wire698.security import PLAIN, Check, SecurityRequest, Unit
 from wire698.values import Data, Omd, Piid, Tag
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import (
-        TERMINAL,
-        Pair,
-        array,
-        checked,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        login,
-        oad,
-        octets_of,
-        octets_report,
-        record,
-        report,
-        u16,
-        values_report,
-    )
-else:
-    from terminal_side import (
-        TERMINAL,
-        Pair,
-        array,
-        checked,
-        dated,
-        framed,
-        get_request,
-        get_response,
-        login,
-        oad,
-        octets_of,
-        octets_report,
-        record,
-        report,
-        u16,
-        values_report,
-    )
 
 DATA = Path(__file__).parents[1] / "data"
 

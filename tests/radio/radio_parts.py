@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from link_side import Bench
 
 from gateway.channels.serial import Sieve
 from gateway.channels.stream import LineLink
@@ -23,11 +25,6 @@ from wire698.frame import Address, Frame, Garbage, build_frame
 from wire698.pieces import ResultNormal
 from wire698.rows import Row
 from wire698.values import Dar, Data, Oad, Omd, Piid, Tag
-
-if TYPE_CHECKING:
-    from tests.gateway.link_side import Bench
-else:
-    from link_side import Bench
 
 POINTS = tuple(
     Oad(number)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from radio_parts import get
 
 from gateway.air import (
     BACKFILL,
@@ -28,11 +29,6 @@ from gateway.air import (
 )
 from gateway.sessions import Session
 from protocols.events import Request
-
-if TYPE_CHECKING:
-    from tests.radio.radio_parts import get
-else:
-    from radio_parts import get
 
 OPTIONS = MediumOptions()
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
+from radio_parts import Dead, RadioBench, Script, names, terminal, trip
+from terminal_side import dated
 
 from gateway.medium import CONTROL, POLL, MediumOptions
 from protocols.events import Request
 from simulators.radio import MASTER, RadioSettings
-
-if TYPE_CHECKING:
-    from tests.protocols.terminal_side import dated
-    from tests.radio.radio_parts import Dead, RadioBench, Script, names, terminal, trip
-else:
-    from radio_parts import Dead, RadioBench, Script, names, terminal, trip
-    from terminal_side import dated
 
 
 def on_the_air(request: Request) -> bool:

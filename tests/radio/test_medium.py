@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from link_side import Wire
+from radio_parts import Dead, RadioBench, Script, get, names, trip
+from terminal_side import login
 
 from gateway.link import Link
 from gateway.medium import BACKFILL, CLOCK, CONTROL, POLL, PRIORITIES, QUERY, FreeAir, MediumOptions
@@ -19,15 +22,6 @@ from wire698.frame import BROADCAST, Address, build_frame
 from wire698.pieces import ResultNormal
 from wire698.rows import Row
 from wire698.values import Data, Piid, Tag
-
-if TYPE_CHECKING:
-    from tests.gateway.link_side import Wire
-    from tests.protocols.terminal_side import login
-    from tests.radio.radio_parts import Dead, RadioBench, Script, get, names, trip
-else:
-    from link_side import Wire
-    from radio_parts import Dead, RadioBench, Script, get, names, trip
-    from terminal_side import login
 
 ONE, TWO, THREE = names(3)
 

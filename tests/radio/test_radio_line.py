@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from link_side import Bench
+from radio_parts import Dead, Script, get, names, trip
 
 from gateway.channels.radio import RadioLine, RadioOptions
 from gateway.channels.serial import Lost, PortSettings, Received, SerialPort
@@ -18,13 +20,6 @@ from protocols.events import Answered, Failure, Moment, Request
 from simulators.radio import Radio, RadioServer, RadioSettings
 from wire698 import model
 from wire698.frame import Frame, Framer
-
-if TYPE_CHECKING:
-    from tests.gateway.link_side import Bench
-    from tests.radio.radio_parts import Dead, Script, get, names, trip
-else:
-    from link_side import Bench
-    from radio_parts import Dead, Script, get, names, trip
 
 RATE = 19_200
 FAST = RadioSettings(bit_rate=RATE, key_up_s=0.01, turn_s=0.005)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
+from radio_parts import Script, get, names
 
 from simulators.radio import MASTER, Radio, RadioSettings
 from wire698 import model
 from wire698.frame import Address, Frame, Framer, build_frame
-
-if TYPE_CHECKING:
-    from tests.radio.radio_parts import Script, get, names
-else:
-    from radio_parts import Script, get, names
 
 ONE, TWO = names(2)
 
