@@ -460,8 +460,9 @@ class Commands:
             self._tell(job, "not_effective", error=AckError(name="not_effective", text=text), result=seen)
 
     def _unreadable(self, job: Job, seen: dict[str, Any]) -> None:
+        """Nobody can say whether it had its effect, so nothing is said: neither that it had, nor that it had not."""
         error = AckError(name="unreadable", text="nothing that the terminal lets read tells whether it had an effect")
-        self._tell(job, "not_effective", error=error, result=seen)
+        self._tell(job, "unknown", error=error, result=seen, final=True)
 
     # --- taking back, the kill switch ---------------------------------------------------------------------------
 
@@ -527,11 +528,13 @@ class Commands:
         result: Any = None,
         latency: int | None = None,
         readings: list[Up] | None = None,
+        final: bool = False,
     ) -> None:
-        """A new status: ledger, Ack and what was read, all at once."""
+        """A new status: ledger, Ack and what was read, all at once. `final`: the last, though it is usually not."""
         record = job.record
         record.status = status
         ack = job.told = self._ack(job, status, error=error, result=result, latency=latency)
+        ack.final = ack.final or final
         if ack.final:
             job.phase = "ended"
             job.request = None

@@ -15,7 +15,7 @@ import msgspec
 
 from .counters import Counters
 from .faults import FaultyLine, LineFaults
-from .lines import RadioWay, SerialWay
+from .lines import SERIAL_PREAMBLE, RadioWay, SerialWay
 from .radio import RadioSettings
 from .scenario import FaultEntry, Scenario, concerns, settings_of, start_of
 from .settings import TerminalSettings
@@ -171,6 +171,7 @@ class Fleet:
             self._changed,
             asked_only=options.transport in _SHARED and not options.unasked,
             each_alone=options.transport in ("udp", *_SHARED),
+            preamble=SERIAL_PREAMBLE if options.transport == "serial" else b"",
         )
         station.wake()
         return station

@@ -19,8 +19,8 @@ from .station import Station
 from .ways import Pauses
 from .wire import Wire
 
-_PREAMBLE: Final = 4
-"""FE octets (前导字节) before each frame."""
+SERIAL_PREAMBLE: Final = PREAMBLE * 4
+"""What stands before each frame on a serial line (前导字节); on the radio that is a setting."""
 _SILENCE_S: Final = 0.5
 """A silence so long ends a frame."""
 
@@ -127,7 +127,7 @@ class SerialWay:
 
     def say(self, octets: bytes) -> None:
         """A station speaks."""
-        self.wire.write(PREAMBLE * _PREAMBLE + octets)
+        self.wire.write(octets)
 
     def _received(self, octets: bytes) -> None:
         now = asyncio.get_running_loop().time()

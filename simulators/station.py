@@ -39,7 +39,7 @@ class Station(asyncio.Protocol):
     """A terminal at its line; also the protocol of its present connection.
 
     asked_only: it says nothing unasked, as on a line that it shares. each_alone: each frame is a write of its own, as
-    where one is a datagram, or has a preamble.
+    where one is a datagram. preamble: stands before each frame.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Station(asyncio.Protocol):
         *,
         asked_only: bool = False,
         each_alone: bool = False,
+        preamble: bytes = b"",
     ) -> None:
         self.terminal = terminal
         self.line = line
@@ -63,6 +64,7 @@ class Station(asyncio.Protocol):
         self._changed = changed
         self._asked_only = asked_only
         self._each_alone = each_alone
+        self._preamble = preamble
         self._asleep = False
         self._framer = Framer()
         self._transport: Outward | None = None
@@ -188,6 +190,8 @@ class Station(asyncio.Protocol):
     def _write(self, frames: list[bytes]) -> None:
         if not frames or self._transport is None:
             return
+        if self._preamble:
+            frames = [self._preamble + frame for frame in frames]
         for together in [[frame] for frame in frames] if self._each_alone else [frames]:
             self._queue(self.line.out(together))
         if self.line.held and self._hold_timer is None:

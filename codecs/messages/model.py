@@ -58,7 +58,8 @@ PASSING_STATUSES: frozenset[str] = frozenset({"accepted", "sent", "late"})
 """Never final. `late` comes after the final status and changes nothing."""
 
 VERIFIABLE_STATUSES: frozenset[str] = frozenset({"succeeded", "unknown"})
-"""Final, unless the command is a control to be verified: then `verified` or `not_effective` follows."""
+"""Final, unless the command is a control to be verified: then `verified` or `not_effective` follows, or, where nothing
+that can be read tells, a final `unknown` with the error `unreadable`."""
 
 FINAL_STATUSES: frozenset[str] = STATUSES - PASSING_STATUSES
 """Every status that can end a command; `is_final` says whether it does."""

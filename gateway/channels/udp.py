@@ -170,7 +170,8 @@ class Udp:
 
     @property
     def place(self) -> str:
-        return f"{self.options.host}:{self.options.port}"
+        port = self.options.port if self._transport is None else self.port
+        return f"{self.options.host}:{port}"
 
     @property
     def port(self) -> int:

@@ -8,8 +8,12 @@ import tty
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
+
+from e2e_parts import LOOPBACK, until
+from link_side import Bench
+from terminal_side import ANSWER, TERMINAL, UPWARD, dated, get_request, get_response, login
 
 from gateway.channels.channel import Channel
 from protocols.dialogue698 import Dlt698Dialogue
@@ -18,15 +22,6 @@ from protocols.events import Request
 from wire698 import model
 from wire698.frame import Address, Frame, Framer, build_frame
 from wire698.pieces import Apdu
-
-if TYPE_CHECKING:
-    from tests.e2e.e2e_parts import LOOPBACK, until
-    from tests.gateway.link_side import Bench
-    from tests.protocols.terminal_side import ANSWER, TERMINAL, UPWARD, dated, get_request, get_response, login
-else:
-    from e2e_parts import LOOPBACK, until
-    from link_side import Bench
-    from terminal_side import ANSWER, TERMINAL, UPWARD, dated, get_request, get_response, login
 
 SECOND = "112233445577"
 

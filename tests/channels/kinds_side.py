@@ -164,9 +164,14 @@ class Case:
     def addresses(self) -> list[str]:
         return [settings.address for settings in self.fleet.settings]
 
+    @property
+    def terminals(self) -> int:
+        """Where all may talk at any time, octets of several would come between each other."""
+        return 1 if (self.kind, self.transport) == ("serial", "octets") else TERMINALS
+
     def make(self, place: str = "") -> None:
         """The fleet; `place`: HOST:PORT of the gateway, where terminals dial it."""
-        text = SCENARIO.format(seed=self.seed, terminals=TERMINALS, step=STEP_S)
+        text = SCENARIO.format(seed=self.seed, terminals=self.terminals, step=STEP_S)
         scenario: Scenario = msgspec.structs.replace(parse(text), line=LINES[self.transport])
         if self.kind == "radio" and self.transport == "bit-errors":
             radio = msgspec.structs.replace(scenario.radio, bit_error_rate=BIT_ERROR_RATE)

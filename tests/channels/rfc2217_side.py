@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.channels.channel_side import Speaker
-    from tests.e2e.e2e_parts import LOOPBACK
-else:
-    from channel_side import Speaker
-    from e2e_parts import LOOPBACK
+from channel_side import Speaker
+from e2e_parts import LOOPBACK
 
 IAC, DONT, DO, WONT, WILL, SB, SE = 255, 254, 253, 252, 251, 250, 240
 BINARY, SUPPRESS, COM_PORT = 0, 3, 44

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         REPORTS,
         SILENT,
         STEP_S,
-        TERMINALS,
         Case,
         Orders,
         channel_of,
@@ -48,7 +47,6 @@ else:
         REPORTS,
         SILENT,
         STEP_S,
-        TERMINALS,
         Case,
         Orders,
         channel_of,
@@ -66,7 +64,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 GOOD = {"read": "succeeded", "set_clock": "succeeded", "trip": "verified"}
 POSSIBLE = {
     "read": {"succeeded", "timed_out"},
-    "set_clock": {"succeeded", "timed_out"},
+    "set_clock": {"succeeded", "unknown"},
     "trip": {"verified", "not_effective", "unknown"},
 }
 
@@ -99,7 +97,7 @@ async def lives(case: Case, gateway: Gateway, consumer: Consumer, orders: Orders
         )
 
     try:
-        await until(done, 40.0)
+        await until(done, 30.0)
     except TimeoutError:
         ended = {name: ack.status for name, ack in finals(consumer, case).items()}
         raise AssertionError(
@@ -128,12 +126,16 @@ def judge_commands(case: Case, consumer: Consumer) -> None:
             assert abs(station.body.clock.read(now) - now) < abs(STEP_S) / 5, case.name
         if verb == "trip":
             opened = 1 in station.body.premises.open_relays
-            assert ack.status == "unknown" or opened == (ack.status == "verified"), (
+            untold = ack.status == "unknown" or (ack.error is not None and ack.error.name == "unreadable")
+            assert untold or opened == (ack.status == "verified"), (
                 f"{case.name}: {ack.status}, {ack.error}, {ack.result}; {case.truth.controls}; {case.truth.switches}"
             )
     acted = Counter(control.terminal for control in case.truth.controls if control.omd == "80008100")
     assert max(acted.values(), default=0) <= 1, "no control twice"
-    assert min(good[verb] for verb in COMMANDS) >= (TERMINALS if case.transport == "whole" else 1), (case.name, good)
+    assert min(good[verb] for verb in COMMANDS) >= (case.terminals if case.transport == "whole" else 1), (
+        case.name,
+        good,
+    )
 
 
 @pytest.fixture
@@ -173,6 +175,6 @@ async def test_reports_arrive_once_and_commands_end_with_the_truth(
                 judge_commands(case, consumer)
             if kind not in SILENT:
                 assert all(summary.complete for summary in summaries.values()), summaries
-                assert all(case.truth.made >= REPORTS * TERMINALS for case in cases)
+                assert all(case.truth.made >= REPORTS * case.terminals for case in cases)
             assert told_twice(consumer) == []
             assert all(not case.violations() for case in cases if case.transport != "delayed")

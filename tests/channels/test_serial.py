@@ -9,33 +9,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from channel_side import SECOND, ChannelBench, PtySpeaker, Speaker, is_asked, logs_in, reports, running
+from e2e_parts import LOOPBACK, Peer, until
+from rfc2217_side import Rfc2217Server
+from terminal_side import ANSWER, TERMINAL, dated, get_response, login
 
 from gateway.channels.serial import Lost, PortSettings, Received, SerialLine, SerialOptions, Sieve, open_serialx
 from protocols.registry import PROTOCOLS
 from wire698.frame import Frame, Framer, Garbage
-
-if TYPE_CHECKING:
-    from tests.channels.channel_side import (
-        SECOND,
-        ChannelBench,
-        PtySpeaker,
-        Speaker,
-        is_asked,
-        logs_in,
-        reports,
-        running,
-    )
-    from tests.channels.rfc2217_side import Rfc2217Server
-    from tests.e2e.e2e_parts import LOOPBACK, Peer, until
-    from tests.protocols.terminal_side import ANSWER, TERMINAL, dated, get_response, login
-else:
-    from channel_side import SECOND, ChannelBench, PtySpeaker, Speaker, is_asked, logs_in, reports, running
-    from e2e_parts import LOOPBACK, Peer, until
-    from rfc2217_side import Rfc2217Server
-    from terminal_side import ANSWER, TERMINAL, dated, get_response, login
 
 FE = b"\xfe"
 

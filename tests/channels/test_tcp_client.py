@@ -7,22 +7,16 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from channel_side import SECOND, ChannelBench, answers, is_asked, logs_in, reports, running
+from e2e_parts import LOOPBACK, Peer, free_port, until
+from terminal_side import TERMINAL, dated, get_response, login
 
 from gateway.channels.stream import Backoff
 from gateway.channels.tcp_client import Place, TcpClient, TcpClientOptions
 from wire698.frame import Address, build_frame
-
-if TYPE_CHECKING:
-    from tests.channels.channel_side import SECOND, ChannelBench, answers, is_asked, logs_in, reports, running
-    from tests.e2e.e2e_parts import LOOPBACK, Peer, free_port, until
-    from tests.protocols.terminal_side import TERMINAL, dated, get_response, login
-else:
-    from channel_side import SECOND, ChannelBench, answers, is_asked, logs_in, reports, running
-    from e2e_parts import LOOPBACK, Peer, free_port, until
-    from terminal_side import TERMINAL, dated, get_response, login
 
 
 class Listening:

@@ -5,29 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from channel_side import SECOND, ChannelBench, DatagramSpeaker, is_asked, logs_in, reports, running
+from e2e_parts import LOOPBACK, until
+from terminal_side import TERMINAL, dated, get_response, login, values_report
 
 from gateway.channels.udp import Udp, UdpOptions
 from messages import State
 from wire698 import model
 from wire698.frame import WILDCARD, Address, build_frame, split_fragments
-
-if TYPE_CHECKING:
-    from tests.channels.channel_side import (
-        SECOND,
-        ChannelBench,
-        DatagramSpeaker,
-        is_asked,
-        logs_in,
-        reports,
-        running,
-    )
-    from tests.e2e.e2e_parts import LOOPBACK, until
-    from tests.protocols.terminal_side import TERMINAL, dated, get_response, login, values_report
-else:
-    from channel_side import SECOND, ChannelBench, DatagramSpeaker, is_asked, logs_in, reports, running
-    from e2e_parts import LOOPBACK, until
-    from terminal_side import TERMINAL, dated, get_response, login, values_report
 
 on = DatagramSpeaker.on
 

@@ -149,7 +149,7 @@ async def test_what_nothing_tells_is_unreadable(broker: Mosquitto, tmp_path: Pat
         assert terminal.count("05 01 00 F2 05 02 00 00") == 1
         clock.forward(121)
         ack = await office.final(name)
-        assert (ack.status, ack.error and ack.error.name) == ("not_effective", "unreadable")
+        assert (ack.status, ack.error and ack.error.name) == ("unknown", "unreadable")
 
 
 @pytest.mark.parametrize(("output", "last"), [(0x80, "verified"), (0, "not_effective")])
@@ -247,7 +247,7 @@ async def test_one_that_can_never_be_read_back_is_given_up(broker: Mosquitto, tm
         assert office.statuses(name)[-1] in ("succeeded", "unknown")
         clock.forward(200)
         ack = await office.final(name)
-        assert (ack.status, ack.error and ack.error.name) == ("not_effective", "unreadable")
+        assert (ack.status, ack.error and ack.error.name) == ("unknown", "unreadable")
 
 
 async def test_a_control_goes_before_a_look_that_is_not_due(broker: Mosquitto, tmp_path: Path) -> None:

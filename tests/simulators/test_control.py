@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from control_parts import (
+    ALARM,
+    COMMAND,
+    GUARANTEE,
+    OUTPUT,
+    START,
+    G,
+    P,
+    act,
+    close,
+    get,
+    kilowatts,
+    octet,
+    pass_minutes,
+    period_unit,
+    put,
+    relays,
+    send,
+    start_period_control,
+    trip,
+)
 
 from simulators.settings import EventPlan
 from simulators.shapes import array, bits, enum, i64, octets, oi, structure, text, u8, u16
@@ -12,51 +33,6 @@ from simulators.stamps import date_time_s
 from wire698 import access
 from wire698.frame import Address
 from wire698.values import NULL, Data, Oad, Omd, Tag
-
-if TYPE_CHECKING:
-    from tests.simulators.control_parts import (
-        ALARM,
-        COMMAND,
-        GUARANTEE,
-        OUTPUT,
-        START,
-        G,
-        P,
-        act,
-        close,
-        get,
-        kilowatts,
-        octet,
-        pass_minutes,
-        period_unit,
-        put,
-        relays,
-        send,
-        start_period_control,
-        trip,
-    )
-else:
-    from control_parts import (
-        ALARM,
-        COMMAND,
-        GUARANTEE,
-        OUTPUT,
-        START,
-        G,
-        P,
-        act,
-        close,
-        get,
-        kilowatts,
-        octet,
-        pass_minutes,
-        period_unit,
-        put,
-        relays,
-        send,
-        start_period_control,
-        trip,
-    )
 
 
 @pytest.fixture

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from control_parts import (
+    OUTPUT,
+    START,
+    G,
+    P,
+    act,
+    close,
+    get,
+    kilowatts,
+    octet,
+    pass_minutes,
+    period_unit,
+    put,
+    relays,
+    start_period_control,
+    trip,
+)
 
 from simulators.limits import PURCHASE
 from simulators.records import EVENT_BASE
@@ -14,43 +31,6 @@ from wire698 import access
 from wire698.data import DATA
 from wire698.notation import build_all
 from wire698.values import NULL, Data, Oad, Rsd, Tag
-
-if TYPE_CHECKING:
-    from tests.simulators.control_parts import (
-        OUTPUT,
-        START,
-        G,
-        P,
-        act,
-        close,
-        get,
-        kilowatts,
-        octet,
-        pass_minutes,
-        period_unit,
-        put,
-        relays,
-        start_period_control,
-        trip,
-    )
-else:
-    from control_parts import (
-        OUTPUT,
-        START,
-        G,
-        P,
-        act,
-        close,
-        get,
-        kilowatts,
-        octet,
-        pass_minutes,
-        period_unit,
-        put,
-        relays,
-        start_period_control,
-        trip,
-    )
 
 
 @pytest.fixture

@@ -160,6 +160,16 @@ def test_a_run_that_is_not_complete_ends_with_1(port: str) -> None:
         (["--connect", "nowhere"], "HOST:PORT"),
         (["--connect", "127.0.0.1:9", "--terminals", "0"], "1 or more"),
         (["--connect", "127.0.0.1:9", "--speed", "-1"], "above 0"),
+        (["--terminals", "3"], "one of the arguments --connect --udp --listen --serial --radio is required"),
+        (["--connect", "127.0.0.1:9", "--udp", "127.0.0.1:9"], "not allowed with"),
+        (["--udp", "127.0.0.1:9", "--bitrate", "9600"], "--bitrate: only with --serial or --radio"),
+        (["--listen", "127.0.0.1:9", "--unasked"], "--unasked: only with --serial or --radio"),
+        (["--listen", "127.0.0.1:65530"], "would end at 65549"),
+        (["--serial", "rfc2217://x:1"], "socket://HOST:PORT"),
+        (["--serial", "/nowhere/line", "--bitrate", "9601"], "invalid choice"),
+        (["--radio", "/nowhere/radio", "--duration", "1"], "no link can be made"),
+        (["--serial", "/etc/hostname", "--duration", "1"], "/etc/hostname"),
+        (["--radio", "/tmp/r", "--reports-per-terminal", "3"], "only with --unasked"),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_why(args: list[str], complaint: str) -> None:
