@@ -21,8 +21,8 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "decode": ("cli.decode", "explain DL/T 698.45 frames: an annotated tree, or JSON"),
     "encode": ("cli.encode", "turn the JSON of `decode` back into octets"),
-    "serve": ("cli.serve", "run the gateway: terminals over TCP to MQTT and back"),
-    "simulate": ("cli.simulate", "run simulated terminals against a gateway"),
+    "serve": ("cli.serve", "run the gateway: terminals on every channel to MQTT and back"),
+    "simulate": ("cli.simulate", "run simulated terminals: TCP, UDP, serial lines, radio"),
     "demo": ("cli.demo", "show everything at once: broker, gateway, terminals, live view"),
     "watch": ("cli.watch", "print messages from MQTT, decoded"),
     "send": ("cli.send", "give a command to a terminal and follow it"),

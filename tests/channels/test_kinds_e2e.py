@@ -126,16 +126,14 @@ def judge_commands(case: Case, consumer: Consumer) -> None:
             assert abs(station.body.clock.read(now) - now) < abs(STEP_S) / 5, case.name
         if verb == "trip":
             opened = 1 in station.body.premises.open_relays
-            untold = ack.status == "unknown" or (ack.error is not None and ack.error.name == "unreadable")
-            assert untold or opened == (ack.status == "verified"), (
+            assert ack.status == "unknown" or opened == (ack.status == "verified"), (
                 f"{case.name}: {ack.status}, {ack.error}, {ack.result}; {case.truth.controls}; {case.truth.switches}"
             )
     acted = Counter(control.terminal for control in case.truth.controls if control.omd == "80008100")
     assert max(acted.values(), default=0) <= 1, "no control twice"
-    assert min(good[verb] for verb in COMMANDS) >= (case.terminals if case.transport == "whole" else 1), (
-        case.name,
-        good,
-    )
+    # A line that is cut may take along every command that must not be sent twice: all of them end as `unknown`.
+    surely = ["read"] if case.transport == "cut" else list(COMMANDS)
+    assert min(good[verb] for verb in surely) >= (case.terminals if case.transport == "whole" else 1), (case.name, good)
 
 
 @pytest.fixture

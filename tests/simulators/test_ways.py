@@ -16,7 +16,9 @@ from wire698 import access, model
 from wire698.frame import Address, Frame, Framer, build_frame
 from wire698.values import Oad, Piid
 
-SCENARIO: Scenario = parse("[fleet]\nterminals = 3\nprotected = 0.0\nbackoff_s = 0.01\n[tasks]\nminute_s = 60")
+SCENARIO: Scenario = parse(
+    "[fleet]\nterminals = 3\nprotected = 0.0\nbackoff_s = 0.01\n[tasks]\nminute_s = 60\n[radio]\nswitch_s = 0.0"
+)
 TERMINALS = ["100000000001", "100000000002", "100000000003"]
 
 
