@@ -362,7 +362,7 @@ class Turn:
 class AnswerTime:
     """From the end of what we say to the first octet of the answer, of one terminal: mean and mean deviation.
 
-    As TCP measures its round trip (RFC 6298): 1/8 of the difference to the mean, 1/4 to the deviation; after a silence
+    As RFC 6298 measures a round trip: 1/8 of the difference to the mean, 1/4 to the deviation; after a silence
     twice as long, until an answer has been measured.
     """
 

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from random import Random
 from typing import Any, Final
 
-from gateway.assembly import Surroundings, all_channels, make_channel, terminals_at_most
+from gateway.channels.assembly import Surroundings, all_channels, make_channel, terminals_at_most
 from gateway.channels.channel import Channel
 from gateway.clock import Clock
 from gateway.collecting import make_collector

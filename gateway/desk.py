@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from datetime import tzinfo
 from typing import Any, Final
 
-from gateway.assembly import all_channels
+from gateway.channels.assembly import all_channels
 from gateway.clock import Clock
 from gateway.clockkeeper import ClockKeeper, ClockLimits
 from gateway.commands import Commands
