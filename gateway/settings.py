@@ -272,7 +272,9 @@ class _Reading:
         try:
             converted = msgspec.convert(value, field.hint)
             if field.check is not None:
-                for item in converted if isinstance(converted, tuple) else (converted,):
+                many = isinstance(converted, tuple)
+                for item in converted if many else (converted,):
+                    value = [item] if many else value  # this one is told, not all of them
                     field.check(item)
         except ValueError:  # msgspec.ValidationError is one
             self._value(path, value, f"expected {field.expected}")

@@ -7,12 +7,18 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from gateway.settings_checks import ADDRESSES, NAME, NAME_PATTERN, ZONE, check_meters
+from protocols.commands.points import oad_of
+
+
+def _check_point(value: str) -> None:
+    oad_of(value, "points")
+
 
 _METERS = {
     "expected": '["own"] (the terminal), ["known"] (meters that it has told of), or addresses',
     "check": check_meters,
 }
-_POINTS = {"expected": 'an array of names or OADs, such as "voltage" or "oad:20000200"'}
+_POINTS = {"expected": 'an array of names or OADs, such as "voltage" or "oad:20000200"', "check": _check_point}
 _OBJECT = {"expected": "a name of at most 64 characters"}
 _CHANNELS = {"expected": "an array of names of channels"}
 

@@ -34,6 +34,7 @@ from tests.gateway.mosquitto import Mosquitto
 CONFIG = Path(__file__).parents[2] / "config"
 ADDRESSES = 'expected an array of addresses or prefixes, such as "112233445566" or "1122*"'
 TOPIC = 'expected levels of a topic such as "loadgate/v1", without + # $, 1 to 256 characters'
+POINTS = 'expected an array of names or OADs, such as "voltage" or "oad:20000200"'
 
 
 def write(directory: Path, text: str) -> Path:
@@ -255,6 +256,14 @@ def test_unknown_section_names_the_nearest(tmp_path: Path):
         (
             '[[channels]]\n[[channels]]\nlisten = "h:1"',
             '[[channels]] 2 name = "tcp": expected a name that no other channel has',
+        ),
+        (
+            '[[polls]]\npoints = ["voltage", "power_active"]',
+            f'[polls] 1 points = ["power_active"]: {POINTS}',
+        ),
+        (
+            '[[collection]]\ncolumns = ["oad:2000020"]',
+            f'[collection] 1 columns = ["oad:2000020"]: {POINTS}',
         ),
         (
             '[[channels]]\n[[channels]]\nname = "b"',
