@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 when everything that terminals said has come."""
     try:
-        import amqtt.broker  # noqa: F401
+        import amqtt.broker  # noqa: F401 - only whether it is there
     except ImportError:
         print("loadgate demo: its broker amqtt is missing. Try: pip install 'loadgate[demo]'", file=sys.stderr)
         return FAILED

@@ -94,11 +94,11 @@ class Kept(NamedTuple):
 async def read_back(journal: Journal) -> Kept:
     """What was kept, at start."""
     slots = await journal.query(
-        f"SELECT plan, terminal, meter, grid, since, base, had, empty, late FROM collection_slot LIMIT {_ALL}"  # noqa: S608
+        f"SELECT plan, terminal, meter, grid, since, base, had, empty, late FROM collection_slot LIMIT {_ALL}"  # noqa: S608 (a number of ours)
     )
     meters = await journal.query(f"SELECT terminal, meter FROM collection_meter LIMIT {_ALL}")  # noqa: S608
     tallies = await journal.query(
-        f"SELECT plan, period, start, owed, first, cycle FROM collection_tally LIMIT {_ALL}"  # noqa: S608
+        f"SELECT plan, period, start, owed, first, cycle FROM collection_tally LIMIT {_ALL}"  # noqa: S608 (a number of ours)
     )
     return Kept([_slot_row(row) for row in slots], [(row[0], row[1]) for row in meters], tallies)
 

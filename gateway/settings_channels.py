@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -29,12 +29,22 @@ _PLACES = {"expected": 'an array of "ADDRESS=HOST:PORT"', "check": _check_place}
 _SERIAL = {"expected": "a device, socket://HOST:PORT or rfc2217://HOST:PORT"}
 
 
+_Name: TypeAlias = Annotated[
+    str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)
+]
+_Unsettled: TypeAlias = Annotated[
+    int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
+]
+_Zone: TypeAlias = Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)]
+_ClientAddress: TypeAlias = Annotated[
+    int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
+]
+
+
 class Channel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A way (通道) by which terminals reach the gateway. Repeat the table for more of them."""
 
-    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
-        "tcp"
-    )
+    name: _Name = "tcp"
     kind: Annotated[Literal["tcp_server"], Meta(description="tcp_server: terminals connect to us.")] = "tcp_server"
     listen: Annotated[str, Meta(description="Where terminals connect to.", extra=LISTEN)] = "0.0.0.0:4000"
     max_connections: Annotated[
@@ -54,21 +64,15 @@ class Channel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     write_buffer_bytes: Annotated[
         int, Meta(description="Octets waiting for one slow peer, above which it is closed.", ge=16_384, le=1 << 30)
     ] = 262_144
-    max_unsettled: Annotated[
-        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
-    ] = 64
-    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
-    client_address: Annotated[
-        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
-    ] = 0x10
+    max_unsettled: _Unsettled = 64
+    time_zone: _Zone = "Asia/Shanghai"
+    client_address: _ClientAddress = 0x10
 
 
 class TcpClientChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Terminals that listen (服务器模式): we dial, and keep one connection to each. Repeat the table for more."""
 
-    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
-        "dial"
-    )
+    name: _Name = "dial"
     places: Annotated[tuple[str, ...], Meta(description="Which terminal listens where.", extra=_PLACES)] = ()
     others: Annotated[bool, Meta(description="Serve other addresses on these connections too.", extra=BOOL)] = False
     max_connections: Annotated[int, Meta(description="Connections at most; others wait.", ge=1, le=1_000_000)] = 20_000
@@ -79,21 +83,15 @@ class TcpClientChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     write_buffer_bytes: Annotated[
         int, Meta(description="Octets waiting for one slow peer, above which it is closed.", ge=16_384, le=1 << 30)
     ] = 262_144
-    max_unsettled: Annotated[
-        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
-    ] = 64
-    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
-    client_address: Annotated[
-        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
-    ] = 0x10
+    max_unsettled: _Unsettled = 64
+    time_zone: _Zone = "Asia/Shanghai"
+    client_address: _ClientAddress = 0x10
 
 
 class UdpChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One UDP socket for many terminals. Repeat the table for more."""
 
-    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
-        "udp"
-    )
+    name: _Name = "udp"
     listen: Annotated[str, Meta(description="Where terminals send to.", extra=LISTEN)] = "0.0.0.0:4000"
     max_links: Annotated[int, Meta(description="Terminals at most; offline ones give way.", ge=1, le=1_000_000)] = (
         20_000
@@ -113,21 +111,15 @@ class UdpChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     write_buffer_bytes: Annotated[int, Meta(description="Octets that may wait to be sent.", ge=65_536, le=1 << 30)] = (
         4 << 20
     )
-    max_unsettled: Annotated[
-        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
-    ] = 64
-    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
-    client_address: Annotated[
-        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
-    ] = 0x10
+    max_unsettled: _Unsettled = 64
+    time_zone: _Zone = "Asia/Shanghai"
+    client_address: _ClientAddress = 0x10
 
 
 class SerialChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A serial line (RS-232, RS-485). Repeat the table for more."""
 
-    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
-        "serial"
-    )
+    name: _Name = "serial"
     url: Annotated[str, Meta(description="The line.", min_length=1, max_length=256, extra=_SERIAL)] = "/dev/ttyUSB0"
     bit_rate: Annotated[int, Meta(description="Bits a second.", ge=1_200, le=115_200)] = 9_600
     parity: Annotated[Literal["N", "E", "O"], Meta(description="Parity (校验).")] = "E"
@@ -145,21 +137,15 @@ class SerialChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reconnect_min_s: Annotated[float, Meta(description="First wait after an end.", ge=0.1, le=3_600)] = 0.5
     reconnect_max_s: Annotated[float, Meta(description="Longest wait.", ge=0.1, le=3_600)] = 30.0
     write_buffer_bytes: Annotated[int, Meta(description="Octets that may wait.", ge=1_024, le=1 << 24)] = 65_536
-    max_unsettled: Annotated[
-        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
-    ] = 64
-    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
-    client_address: Annotated[
-        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
-    ] = 0x10
+    max_unsettled: _Unsettled = 64
+    time_zone: _Zone = "Asia/Shanghai"
+    client_address: _ClientAddress = 0x10
 
 
 class RadioChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """230 MHz data radio (数传电台) behind a serial port or a serial server: shared, half-duplex. Repeat the table."""
 
-    name: Annotated[str, Meta(description="Name in messages, metrics and logs.", pattern=NAME_PATTERN, extra=NAME)] = (
-        "radio"
-    )
+    name: _Name = "radio"
     url: Annotated[str, Meta(description="The line to it.", min_length=1, max_length=256, extra=_SERIAL)] = "/dev/ttyS0"
     bit_rate: Annotated[int, Meta(description="Bits a second, of the port and on the air.", ge=1_200, le=19_200)] = (
         9_600
@@ -191,10 +177,6 @@ class RadioChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     others: Annotated[bool, Meta(description="Serve those that are not named, too.", extra=BOOL)] = True
     reconnect_min_s: Annotated[float, Meta(description="First wait after the port's end.", ge=0.1, le=3_600)] = 0.5
     reconnect_max_s: Annotated[float, Meta(description="Longest wait.", ge=0.1, le=3_600)] = 30.0
-    max_unsettled: Annotated[
-        int, Meta(description="Messages of one link that wait for the journal before reading stops.", ge=1, le=65_536)
-    ] = 64
-    time_zone: Annotated[str, Meta(description="Time zone of the terminals' clocks.", extra=ZONE)] = "Asia/Shanghai"
-    client_address: Annotated[
-        int, Meta(description="Client address (客户机地址, CA) in the frames that we send.", ge=0, le=255, extra=HEX)
-    ] = 0x10
+    max_unsettled: _Unsettled = 64
+    time_zone: _Zone = "Asia/Shanghai"
+    client_address: _ClientAddress = 0x10

@@ -35,6 +35,8 @@ from protocols.events import Answered, Late, Moment
 from protocols.registry import PROTOCOLS
 
 PROTOCOL: Final = "dlt698.45"
+_ON_A_LINE: Final = 256
+"""Terminals on one line that serves others than those it names."""
 _FRAGMENT: Final = 900
 """Octets of APDU in one frame of ours, where the channel takes as much."""
 _AROUND: Final = 40
@@ -65,11 +67,17 @@ def all_channels(settings: Settings) -> list[AnyChannel]:
 
 def terminals_at_most(settings: Settings) -> int:
     """How many terminals the channels may bring."""
-    bounds = [
-        getattr(channel, "max_connections", 0) or getattr(channel, "max_links", 0) or max(256, len(channel.terminals))  # type: ignore[union-attr]
-        for channel in all_channels(settings)
-    ]
-    return 2 * sum(bounds)
+    return 2 * sum(_terminals_of(channel) for channel in all_channels(settings))
+
+
+def _terminals_of(channel: AnyChannel) -> int:
+    match channel:
+        case TcpServerChannel() | TcpClientChannel():
+            return channel.max_connections
+        case UdpChannel():
+            return channel.max_links
+        case _:
+            return max(_ON_A_LINE, len(channel.terminals))
 
 
 def make_channel(channel: AnyChannel, around: Surroundings) -> Channel:

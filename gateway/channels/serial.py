@@ -183,12 +183,11 @@ class Sieve:
                 piece = data[at : at + item.octets]
                 at += item.octets
                 if item.reason == "noise":
-                    before = len(piece)
-                    piece = piece.rstrip(bytes((PREAMBLE,)))
-                    self.preamble += before - len(piece)
-                    if not piece:
-                        continue
-                    item = Garbage("noise", len(piece))  # noqa: PLW2901
+                    noise = piece.rstrip(bytes((PREAMBLE,)))
+                    self.preamble += len(piece) - len(noise)
+                    if noise:
+                        kept.append(Garbage("noise", len(noise)))
+                    continue
             kept.append(item)
         self._kept = data[at:]
         return kept
